@@ -1,1 +1,16 @@
-//! placeholder
+//! BPF instructions (the only decoder), the text assembler and disassembler, and the proof that a patch is safe.
+//!
+//! ```text
+//! bytes ─decode→ Insn… ─Program::new→ Program ─verify→ VerifiedProgram { program, facts }
+//! text  ─assemble→ ────┘
+//! ```
+//! Pure: knows nothing of ELF, x86 or processes.
+#![forbid(unsafe_code)]
+
+pub mod facts;
+pub mod insn;
+pub mod program;
+
+pub use facts::{Access, Facts, RawProgram, Verdict, VerifiedProgram};
+pub use insn::{Insn, Pc, Reg};
+pub use program::{MalformedProgram, Program, ProgramKind, ProgramParts};
