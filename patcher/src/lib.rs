@@ -1,1 +1,3 @@
-//! placeholder
+//! The patcher: finds a function in a running process, and changes its entry without hurting the process.
+
+pub mod process;
