@@ -1,0 +1,163 @@
+//! The command line, as clap reads it. Meaning is given to it by the commands.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Live-patch a running program with verified BPF.
+#[derive(Parser, Debug)]
+#[command(name = "upatch", version, max_term_width = 100)]
+pub struct Cli {
+    /// Print one JSON object on standard output, also on failure.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Compile a patch written in C to a BPF object, and verify it.
+    Build(BuildArgs),
+    /// Prove objects safe without touching any process.
+    Verify(VerifyArgs),
+    /// Put a patch into a running process.
+    Apply(ApplyArgs),
+    /// Say what upatch has put into a process, and what state it is in.
+    Status(PidArgs),
+    /// Read the counters and rules of the patches in a process.
+    Telemetry(TelemetryArgs),
+    /// Take patches out of a process again; prints the final counters.
+    Revert(RevertArgs),
+    /// Execute a BPF program that is no patch, in a child process with a time limit.
+    Run(RunArgs),
+}
+
+/// `upatch build`
+#[derive(Args, Debug)]
+pub struct BuildArgs {
+    /// The C source.
+    pub source: PathBuf,
+    /// Where the object goes; default: the source's name with `.o`, in the current folder.
+    #[arg(short, long)]
+    pub output: Option<PathBuf>,
+    /// More arguments for clang.
+    #[arg(last = true)]
+    pub clang: Vec<String>,
+}
+
+/// `upatch verify`
+#[derive(Args, Debug)]
+pub struct VerifyArgs {
+    /// Objects; with `--raw` files of bare instructions, 8 bytes each, little-endian.
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
+    /// The files are bare instructions.
+    #[arg(long)]
+    pub raw: bool,
+    /// With `--raw`: bytes of memory that r1 points at (r2 holds the number); 0: r1 is a number.
+    #[arg(long, default_value_t = 0, requires = "raw")]
+    pub mem: u32,
+    /// Accept helpers that write the program's memory.
+    #[arg(long)]
+    pub allow_write: bool,
+}
+
+/// `upatch apply`
+#[derive(Args, Debug)]
+pub struct ApplyArgs {
+    /// The process.
+    #[arg(short, long)]
+    pub pid: i32,
+    /// The patch object.
+    pub object: PathBuf,
+    /// The build-id of the module that the patch was made for, or a unique prefix of at least 8 digits; repeatable.
+    #[arg(long)]
+    pub build_id: Vec<String>,
+    /// The function, instead of the section's; `MODULE:FUNCTION` or `FUNCTION`.
+    #[arg(long)]
+    pub function: Option<String>,
+    /// The patched address in the module's file (an SVMA, not a file offset), for stripped programs; hexadecimal with 0x.
+    #[arg(long, value_parser = parse_number)]
+    pub offset: Option<u64>,
+    /// Allow helpers that write the program's memory.
+    #[arg(long)]
+    pub allow_write: bool,
+    /// Do everything but touch the process, and print what would be done.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// A command that only needs to know the process.
+#[derive(Args, Debug)]
+pub struct PidArgs {
+    /// The process.
+    #[arg(short, long)]
+    pub pid: i32,
+}
+
+/// `upatch telemetry`
+#[derive(Args, Debug)]
+pub struct TelemetryArgs {
+    /// What to do with the counters.
+    #[command(subcommand)]
+    pub action: TelemetryAction,
+}
+
+/// What to do with the counters.
+#[derive(Subcommand, Debug)]
+pub enum TelemetryAction {
+    /// Print them once.
+    Dump(PidArgs),
+}
+
+/// `upatch revert`
+#[derive(Args, Debug)]
+pub struct RevertArgs {
+    /// The process.
+    #[arg(short, long)]
+    pub pid: i32,
+    /// Only the patch with this id (as `status` prints it); default: all of ours.
+    #[arg(long)]
+    pub patch: Option<String>,
+}
+
+/// `upatch run`
+#[derive(Args, Debug)]
+#[group(id = "input", required = true, multiple = false, args = ["raw", "case"])]
+pub struct RunArgs {
+    /// Read the program as hexadecimal digits from standard input.
+    #[arg(long)]
+    pub raw: bool,
+    /// Read the program from a file in bpf_conformance's format.
+    #[arg(long, value_name = "FILE")]
+    pub case: Option<PathBuf>,
+    /// Memory that r1 points at, as hexadecimal digits (with `--raw`; a case brings its own).
+    pub memory: Option<String>,
+    /// What executes it.
+    #[arg(long, value_enum, default_value_t = Engine::Jit)]
+    pub engine: Engine,
+    /// Time limit in milliseconds.
+    #[arg(long, default_value_t = 5000)]
+    pub time_limit: u64,
+}
+
+/// What executes a program in `upatch run`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum Engine {
+    /// The JIT's machine code.
+    Jit,
+    /// The reference interpreter.
+    Interp,
+}
+
+/// A number in decimal, or hexadecimal with 0x.
+fn parse_number(text: &str) -> Result<u64, String> {
+    let parsed = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(digits) => u64::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    parsed.map_err(|_| format!("`{text}` is not a number (decimal, or hexadecimal with 0x)"))
+}

@@ -1,0 +1,90 @@
+//! What a command says when it can't do its work: what, where, why, what would help, and the exit code.
+//!
+//! Every stage's error becomes a [`Failure`] in one place (`cli::explain`), so that messages speak with one voice and
+//! the exit codes of the contract are decided once.
+
+use serde_json::{Value, json};
+
+/// Exit codes (DESIGN, contract).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Exit {
+    /// Internal error or I/O.
+    Internal = 1,
+    /// Wrong use of the command line.
+    Usage = 2,
+    /// The object is malformed, or the verifier rejected it.
+    Object = 3,
+    /// The target was not found, or isn't what the patch was made for.
+    Target = 4,
+    /// Refused for safety; the target is unchanged.
+    Refused = 5,
+    /// No permission.
+    Permission = 6,
+    /// Some of several targets failed.
+    Partial = 7,
+    /// Somebody else changed our bytes.
+    Contested = 8,
+}
+
+/// A command's failure.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failure {
+    /// Process exit code.
+    pub exit: Exit,
+    /// What went wrong and why.
+    pub message: String,
+    /// Where: a file and line, a process, a function.
+    pub place: Option<String>,
+    /// What would help.
+    pub hint: Option<String>,
+}
+
+impl Failure {
+    /// A failure with this message; place and hint are added by [`Self::at`] and [`Self::hint`].
+    #[must_use]
+    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into(), place: None, hint: None }
+    }
+
+    /// The same, with its place unless one is known already.
+    #[must_use]
+    pub fn at(mut self, place: impl Into<String>) -> Self {
+        self.place.get_or_insert(place.into());
+        self
+    }
+
+    /// The same, with what would help unless that is known already.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint.get_or_insert(hint.into());
+        self
+    }
+
+    /// As the contract's JSON object; `code` is the exit code.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        json!({
+            "ok": false,
+            "error": {
+                "code": self.exit as u8,
+                "message": self.message,
+                "where": self.place,
+                "hint": self.hint,
+            }
+        })
+    }
+
+    /// As text for standard error.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let mut text = format!("upatch: {}\n", self.message);
+        if let Some(place) = &self.place {
+            text.push_str(&format!("  where: {place}\n"));
+        }
+        if let Some(hint) = &self.hint {
+            text.push_str(&format!("  hint:  {hint}\n"));
+        }
+        text
+    }
+}
