@@ -1,0 +1,11 @@
+/* Counts calls as cheaply as C can: a plain increment, which loses counts under threads (the bench has one). */
+#include "upatch.h"
+
+UPATCH_COUNTER(u64, calls);
+
+SEC("upatch/exe:bench_count_ours")
+int UPATCH(count)
+{
+	calls += 1;
+	return UPATCH_CONTINUE;
+}
