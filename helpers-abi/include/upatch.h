@@ -1,1 +1,318 @@
-/* upatch.h */
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * upatch.h: what a patch is written with. It includes nothing; `upatch build` brings it along.
+ *
+ *	#include "upatch.h"
+ *
+ *	UPATCH_BUILD_ID("6b1d7dd26e5ed2a2");
+ *	UPATCH_COUNTER(__u64, refused);
+ *
+ *	SEC("upatch/libssh2.so.1:libssh2_userauth_password_ex")
+ *	int UPATCH(clamp, void *session, const char *user, unsigned int user_len)
+ *	{
+ *		if (user_len <= 0x10000)
+ *			return UPATCH_CONTINUE;
+ *		UPATCH_INC(refused);
+ *		return upatch_return(ctx, -14);
+ *	}
+ *
+ * Everything below can be used beside <linux/types.h>, <linux/bpf.h>, <linux/ptrace.h> and libbpf's <bpf/bpf_helpers.h>
+ * and <bpf/bpf_tracing.h>, included before or after. A vmlinux.h comes first, as it always must.
+ *
+ * A patch is compiled by clang 19 or newer: -target bpf -mcpu=v4 -O2 -g -std=gnu11 (or later).
+ */
+#ifndef UPATCH_H
+#define UPATCH_H
+
+#ifndef __bpf__
+#error "upatch.h is for BPF programs: compile with `upatch build`, or clang -target bpf -mcpu=v4 -O2 -g"
+#endif
+
+/* --------------------------------------------------------------------------------------------------------------------
+ * Types. Repeating a typedef is fine in C11, so these don't disturb <linux/types.h> or <stdint.h>. vmlinux.h has its own.
+ */
+#ifndef __VMLINUX_H__
+typedef signed char __s8;
+typedef unsigned char __u8;
+typedef short __s16;
+typedef unsigned short __u16;
+typedef int __s32;
+typedef unsigned int __u32;
+typedef long long __s64;
+typedef unsigned long long __u64;
+
+typedef __INT8_TYPE__ int8_t;
+typedef __UINT8_TYPE__ uint8_t;
+typedef __INT16_TYPE__ int16_t;
+typedef __UINT16_TYPE__ uint16_t;
+typedef __INT32_TYPE__ int32_t;
+typedef __UINT32_TYPE__ uint32_t;
+typedef __INT64_TYPE__ int64_t;
+typedef __UINT64_TYPE__ uint64_t;
+typedef __UINTPTR_TYPE__ uintptr_t;
+typedef __SIZE_TYPE__ size_t;
+
+#if !defined(bool) && __STDC_VERSION__ < 202000L
+typedef _Bool bool;
+#define true 1
+#define false 0
+#endif
+#endif /* __VMLINUX_H__ */
+
+#ifndef NULL
+#define NULL ((void *)0)
+#endif
+#ifndef offsetof
+#define offsetof(t, d) __builtin_offsetof(t, d)
+#endif
+
+/* --------------------------------------------------------------------------------------------------------------------
+ * ctx: the registers of the patched program at the patched instruction, as the kernel shows them to a uprobe. Each has
+ * its name of user space and its name in the kernel. At a function's entry ip is the function, sp points at the return
+ * address and orig_ax is -1.
+ *
+ * A SEC("upatch/...") program reads all of them and writes, by plain assignment, di si dx cx r8 r9 ax (at an entry) or
+ * every general-purpose register but sp (at function+offset). A SEC("uprobe/...") program only reads.
+ */
+#define UPATCH_REGS								\
+	unsigned long r15;							\
+	unsigned long r14;							\
+	unsigned long r13;							\
+	unsigned long r12;							\
+	union { unsigned long bp; unsigned long rbp; };				\
+	union { unsigned long bx; unsigned long rbx; };				\
+	unsigned long r11;							\
+	unsigned long r10;							\
+	unsigned long r9;							\
+	unsigned long r8;							\
+	union { unsigned long ax; unsigned long rax; };				\
+	union { unsigned long cx; unsigned long rcx; };				\
+	union { unsigned long dx; unsigned long rdx; };				\
+	union { unsigned long si; unsigned long rsi; };				\
+	union { unsigned long di; unsigned long rdi; };				\
+	union { unsigned long orig_ax; unsigned long orig_rax; };		\
+	union { unsigned long ip; unsigned long rip; };				\
+	unsigned long cs;							\
+	union { unsigned long flags; unsigned long eflags; };			\
+	union { unsigned long sp; unsigned long rsp; };				\
+	unsigned long ss;
+
+/* Our macros look at ctx through this type, whoever defined struct pt_regs. */
+struct upatch_regs { UPATCH_REGS } __attribute__((may_alias));
+
+#if !defined(__VMLINUX_H__) && !defined(_ASM_X86_PTRACE_H)
+struct pt_regs { UPATCH_REGS };
+/* <asm/ptrace.h>, should it be included later, has nothing to add and must not define the same struct again. */
+#define _ASM_X86_PTRACE_H
+#endif
+
+#define upatch_regs(ctx) ((struct upatch_regs *)(ctx))
+
+/* Arguments are the full registers: the upper half of one that holds a 32-bit argument is garbage. UPATCH() knows. */
+#ifndef PT_REGS_PARM1
+#define PT_REGS_PARM1(ctx) (upatch_regs(ctx)->di)
+#define PT_REGS_PARM2(ctx) (upatch_regs(ctx)->si)
+#define PT_REGS_PARM3(ctx) (upatch_regs(ctx)->dx)
+#define PT_REGS_PARM4(ctx) (upatch_regs(ctx)->cx)
+#define PT_REGS_PARM5(ctx) (upatch_regs(ctx)->r8)
+#define PT_REGS_RET(ctx) (upatch_regs(ctx)->sp) /* where the return address is */
+#define PT_REGS_FP(ctx) (upatch_regs(ctx)->bp)
+#define PT_REGS_RC(ctx) (upatch_regs(ctx)->ax) /* the result */
+#define PT_REGS_SP(ctx) (upatch_regs(ctx)->sp)
+#define PT_REGS_IP(ctx) (upatch_regs(ctx)->ip)
+#endif
+#ifndef PT_REGS_PARM6
+#define PT_REGS_PARM6(ctx) (upatch_regs(ctx)->r9)
+#endif
+
+/* --------------------------------------------------------------------------------------------------------------------
+ * What a SEC("upatch/...") program returns. Nothing else is accepted.
+ */
+enum upatch_verdict {
+	UPATCH_CONTINUE = 0, /* the call goes on, with the registers as ctx has them */
+	UPATCH_RETURN = 1,   /* the call ends here, its result is ctx's ax; only at a function's entry */
+};
+
+/* `return upatch_return(ctx, -14);` ends the call with this result: an integer of up to 64 bits or a pointer. */
+#define upatch_return(ctx, value) (upatch_regs(ctx)->ax = (unsigned long)(value), UPATCH_RETURN)
+/* For functions whose result takes rax and rdx: __int128, a struct of 9 to 16 bytes. */
+#define upatch_return2(ctx, low, high)						\
+	(upatch_regs(ctx)->ax = (unsigned long)(low), upatch_regs(ctx)->dx = (unsigned long)(high), UPATCH_RETURN)
+/* `return UPATCH_RETURN_VOID(ctx);` for functions without a result. */
+#define UPATCH_RETURN_VOID(ctx) upatch_return(ctx, 0)
+
+/* --------------------------------------------------------------------------------------------------------------------
+ * Where a patch goes: SEC("upatch/MODULE:FUNCTION") or SEC("upatch/MODULE:FUNCTION+OFFSET"), where MODULE is a soname,
+ * a file name, a path, or `exe` for the main program.
+ */
+#ifndef SEC
+#define SEC(name) __attribute__((section(name), used))
+#endif
+
+/* The build-id, in hexadecimal, of a module that the patch was made for; repeatable. */
+#define UPATCH_BUILD_ID(hex)							\
+	static const char __upatch_join(__upatch_build_id_, __COUNTER__)[]	\
+		__attribute__((section("upatch.build_id"), used, aligned(1))) = hex
+
+/*
+ * UPATCH(name, arguments...) defines a program whose parameters are those of the patched function, as far as it cares,
+ * at most 6, integers, bool, enums and pointers. Each is cut to its C type. `ctx` is there too:
+ *
+ *	SEC("upatch/exe:set_expiry")
+ *	int UPATCH(clamp, int key, long seconds) { ... }
+ */
+#define UPATCH(name, args...)							\
+	name(struct pt_regs *ctx);						\
+	static inline __attribute__((always_inline)) __typeof__(name(0))	\
+	____##name(struct pt_regs *ctx, ##args);				\
+	__typeof__(name(0)) name(struct pt_regs *ctx)				\
+	{									\
+		_Pragma("clang diagnostic push")				\
+		_Pragma("clang diagnostic ignored \"-Wint-conversion\"")	\
+		return ____##name(ctx __upatch_args(args));			\
+		_Pragma("clang diagnostic pop")					\
+	}									\
+	static inline __attribute__((always_inline)) __typeof__(name(0))	\
+	____##name(struct pt_regs *ctx, ##args)
+
+/*
+ * How it works: a pointer-sized value converts to any integer or pointer parameter by cutting it. To bool it would
+ * convert by comparing all 64 bits with zero, so for a bool (psABI 3.2.3: the low 8 bits count) the rest goes first.
+ */
+#define __upatch_arg(reg, arg)							\
+	(void *)(__builtin_types_compatible_p(void (*)(arg), void (*)(_Bool))	\
+			 ? upatch_regs(ctx)->reg & 0xff				\
+			 : upatch_regs(ctx)->reg)
+#define __upatch_args0()
+#define __upatch_args1(a) , __upatch_arg(di, a)
+#define __upatch_args2(a, b) __upatch_args1(a), __upatch_arg(si, b)
+#define __upatch_args3(a, b, c) __upatch_args2(a, b), __upatch_arg(dx, c)
+#define __upatch_args4(a, b, c, d) __upatch_args3(a, b, c), __upatch_arg(cx, d)
+#define __upatch_args5(a, b, c, d, e) __upatch_args4(a, b, c, d), __upatch_arg(r8, e)
+#define __upatch_args6(a, b, c, d, e, f) __upatch_args5(a, b, c, d, e), __upatch_arg(r9, f)
+#define __upatch_count(args...) __upatch_seventh(_, ##args, 6, 5, 4, 3, 2, 1, 0)
+#define __upatch_seventh(_, a, b, c, d, e, f, n, ...) n
+#define __upatch_args(args...) __upatch_join(__upatch_args, __upatch_count(args))(args)
+#define __upatch_join(a, b) __upatch_join_now(a, b)
+#define __upatch_join_now(a, b) a##b
+
+/* --------------------------------------------------------------------------------------------------------------------
+ * The arena: the memory that a patch shares with `upatch telemetry`, `upatch rules`, and kernel programs.
+ *
+ * `__arena` goes after the type: `struct limits __arena l;` (after a struct's body clang ignores it).
+ * A rule is set from outside and read by the patch; a counter is counted by the patch and read from outside.
+ *
+ *	UPATCH_RULE(__u32, longest) = 60;
+ *	UPATCH_COUNTER(__u64, hits[16]);
+ */
+#ifndef __arena
+#define __arena __attribute__((address_space(1)))
+#endif
+#define UPATCH_RULE(type, name) type __arena name __attribute__((btf_decl_tag("upatch:rule")))
+#define UPATCH_COUNTER(type, name) type __arena name __attribute__((btf_decl_tag("upatch:counter")))
+
+/* Counting that loses nothing when threads meet; a plain `hits++` loses. Counters are of 4 or 8 bytes. */
+#define UPATCH_ADD(counter, amount) ((void)__sync_fetch_and_add(&(counter), (amount)))
+#define UPATCH_INC(counter) UPATCH_ADD(counter, 1)
+
+/* --------------------------------------------------------------------------------------------------------------------
+ * Helpers. The numbers and names are the kernel's; ours begin at 0x75700000. They are macros, so that libbpf's
+ * variables of the same names may be declared before or after.
+ */
+#define __upatch_helper(id, result, args...) ((result (*)(args))(id))
+
+/* Copies `size` bytes from the program's memory: 0, or -EFAULT (and zeros) if it isn't there. Never faults. */
+#define bpf_probe_read_user(dst, size, src) __upatch_helper(112, long, void *, __u32, const void *)(dst, size, src)
+/* Copies a string, at most `size` bytes with its NUL: the length with the NUL, or a negative errno. */
+#define bpf_probe_read_user_str(dst, size, src)					\
+	__upatch_helper(114, long, void *, __u32, const void *)(dst, size, src)
+/* Writes the program's memory: needs `upatch apply --allow-write`. */
+#define bpf_probe_write_user(dst, src, size) __upatch_helper(36, long, void *, const void *, __u32)(dst, src, size)
+/* Compares s1, `size` bytes or up to its NUL, with the constant string s2: like strncmp(3). */
+#define bpf_strncmp(s1, size, s2) __upatch_helper(182, long, const char *, __u32, const char *)(s1, size, s2)
+/* Nanoseconds of CLOCK_MONOTONIC. */
+#define bpf_ktime_get_ns() __upatch_helper(5, __u64, void)()
+#define bpf_get_prandom_u32() __upatch_helper(7, __u32, void)()
+#define bpf_get_smp_processor_id() __upatch_helper(8, __u32, void)()
+/* tgid << 32 | pid, and gid << 32 | uid. */
+#define bpf_get_current_pid_tgid() __upatch_helper(14, __u64, void)()
+#define bpf_get_current_uid_gid() __upatch_helper(15, __u64, void)()
+/* The thread's name, at most `size` bytes with its NUL. */
+#define bpf_get_current_comm(buf, size) __upatch_helper(16, long, void *, __u32)(buf, size)
+/* Sets errno of the calling thread in the program's libc. */
+#define upatch_set_errno(value) __upatch_helper(0x75700001, long, int)(value)
+
+/* --------------------------------------------------------------------------------------------------------------------
+ * Loops. The verifier follows bounded `for` loops by itself. Others: bpf_loop calls `static long body(__u32 index, void
+ * *data)` up to 1 << 23 times until it returns 1; can_loop and cond_break end a loop when the program's budget is used up:
+ *
+ *	for (p = first; p && can_loop; p = next(p))        while (more()) { cond_break; ... }
+ */
+#define bpf_loop(count, body, data, flags) __upatch_helper(181, long, __u32, void *, void *, __u64)(count, body, data, flags)
+
+#ifndef can_loop
+#define can_loop								\
+	({									\
+		__label__ upatch_over, upatch_on;				\
+		_Bool upatch_go = 1;						\
+		asm volatile goto("may_goto %l[upatch_over]" :::: upatch_over);	\
+		goto upatch_on;							\
+	upatch_over:								\
+		upatch_go = 0;							\
+	upatch_on:;								\
+		upatch_go;							\
+	})
+#endif
+#ifndef cond_break
+#define cond_break								\
+	({									\
+		__label__ upatch_over, upatch_on;				\
+		asm volatile goto("may_goto %l[upatch_over]" :::: upatch_over);	\
+		goto upatch_on;							\
+	upatch_over:								\
+		break;								\
+	upatch_on:;								\
+	})
+#endif
+
+#ifndef __always_inline
+#define __always_inline inline __attribute__((always_inline))
+#endif
+#ifndef __noinline
+#define __noinline __attribute__((noinline))
+#endif
+
+/* --------------------------------------------------------------------------------------------------------------------
+ * Functions of the program itself can be called: declare them, say what their pointers are, and apply finds them.
+ *
+ *	extern void addReplyError(void *client, const char *message __str) __ksym;
+ *	extern long write_log(int level, const void *bytes, size_t count __sz) __ksym;
+ *
+ * A pointer without annotation is an address of the program, one that came from ctx or was read: it is passed on.
+ *	__str       a NUL-terminated string constant of the patch
+ *	__sz        the size in bytes of the memory that the parameter just before points to: memory of the patch
+ *	__nullable  NULL may be passed
+ * The others have their meaning in the kernel's documentation of kfuncs and are refused for now.
+ * (They are words, not name suffixes as in the kernel, because clang keeps no parameter names of extern functions.)
+ */
+#ifndef __ksym
+#define __ksym __attribute__((section(".ksyms")))
+#endif
+#define __upatch_tag(tag) __attribute__((btf_decl_tag("upatch:" tag)))
+/* of a parameter */
+#define __str __upatch_tag("str")
+#define __sz __upatch_tag("sz")
+#ifndef __nullable
+#define __nullable __upatch_tag("nullable")
+#endif
+#define __szk __upatch_tag("szk")
+#define __k __upatch_tag("k")
+#define __uninit __upatch_tag("uninit")
+#define __opt __upatch_tag("opt")
+#define __ign __upatch_tag("ign")
+/* of the function */
+#define __acquire __upatch_tag("acquire")
+#define __release __upatch_tag("release")
+#define __ret_null __upatch_tag("ret_null")
+
+#endif /* UPATCH_H */
