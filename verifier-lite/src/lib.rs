@@ -7,9 +7,12 @@
 //! Pure: knows nothing of ELF, x86 or processes.
 #![forbid(unsafe_code)]
 
+pub mod decode;
+pub mod encode;
 pub mod facts;
 pub mod insn;
 pub mod program;
+mod slot;
 
 pub use facts::{Access, Facts, RawProgram, Verdict, VerifiedProgram};
 pub use insn::{Insn, Pc, Reg};

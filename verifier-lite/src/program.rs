@@ -3,6 +3,8 @@
 //! Made by the linker from an object, or by the text assembler. Structure is checked once, in [`Program::new`]; safety
 //! is the verifier's business.
 
+use std::collections::BTreeSet;
+
 use crate::insn::{Callee, Imm64, Insn, Pc};
 
 /// What the program is for, from its section's name (DESIGN, contract).
@@ -168,7 +170,8 @@ pub const MAX_SLOTS: usize = 65_536;
 /// Holding a `Program` tells you: every target, callee, data object, arena offset and extern index exists; jumps stay
 /// inside their subprogram and never reach an [`Insn::LdImm64Tail`]; every `LdImm64` is followed by its tail and no tail
 /// stands elsewhere; the last instruction of every subprogram is an exit or an unconditional jump; sub-program ranges
-/// cover the slots in order. It does not tell that running it is safe.
+/// cover the slots in order; operands are combined as the instruction set has them ([`Insn::is_encodable`]). It does not
+/// tell that running it is safe.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Program {
     parts: ProgramParts,
@@ -194,6 +197,8 @@ pub enum MalformedProgram {
     BadReference { at: Pc },
     #[error("control can run past the end of the function at slot {}", at.0)]
     FallsThrough { at: Pc },
+    #[error("the instruction at slot {} has a combination of operands that does not exist", at.0)]
+    BadOperands { at: Pc },
 }
 
 impl Program {
@@ -228,6 +233,25 @@ impl Program {
             check_subprog(&parts, subprog)?;
         }
         Ok(Self { parts })
+    }
+
+    /// A program of instructions alone: its functions are found from the targets of calls and callbacks and are named
+    /// `sub_SLOT`; no data, no arena, no external functions.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn from_raw(kind: ProgramKind, insns: Vec<Insn>) -> Result<Self, MalformedProgram> {
+        let subprogs = find_subprogs(&insns)?;
+        Self::new(ProgramParts {
+            kind,
+            name: "main".to_owned(),
+            insns,
+            subprogs,
+            data: Vec::new(),
+            arena: Arena::default(),
+            externs: Vec::new(),
+            lines: Vec::new(),
+        })
     }
 
     /// What it is for.
@@ -297,6 +321,47 @@ impl Program {
     }
 }
 
+/// Splits instructions into functions at slot 0 and at every target of a call or callback.
+///
+/// # Errors
+/// A target outside `insns`.
+pub fn find_subprogs(insns: &[Insn]) -> Result<Vec<Subprog>, MalformedProgram> {
+    let mut starts = BTreeSet::from([Pc(0)]);
+    for (at, insn) in (0..).map(Pc).zip(insns) {
+        let (Insn::Call {
+            callee: Callee::Subprog(target),
+        }
+        | Insn::LdImm64 {
+            imm: Imm64::Subprog(target),
+            ..
+        }) = *insn
+        else {
+            continue;
+        };
+        if target.index() >= insns.len() {
+            return Err(MalformedProgram::BadCallee { at });
+        }
+        starts.insert(target);
+    }
+    let end = Pc(u32::try_from(insns.len()).unwrap_or(u32::MAX));
+    let ends = starts.iter().skip(1).copied().chain([end]);
+    let name = |start: Pc| match start.0 {
+        0 => "main".to_owned(),
+        slot => format!("sub_{slot}"),
+    };
+    Ok(starts
+        .iter()
+        .zip(ends)
+        .map(|(&start, end)| Subprog {
+            start,
+            end,
+            name: name(start),
+            global: false,
+            args: None,
+        })
+        .collect())
+}
+
 fn check_subprog(parts: &ProgramParts, subprog: &Subprog) -> Result<(), MalformedProgram> {
     let is_tail = |pc: Pc| matches!(parts.insns.get(pc.index()), Some(Insn::LdImm64Tail));
     let mut last = Insn::LdImm64Tail;
@@ -306,6 +371,9 @@ fn check_subprog(parts: &ProgramParts, subprog: &Subprog) -> Result<(), Malforme
             return Err(MalformedProgram::BadSubprogs { at: pc });
         };
         let next = Pc(pc.0 + insn.slots());
+        if !insn.is_encodable() {
+            return Err(MalformedProgram::BadOperands { at: pc });
+        }
         match insn {
             Insn::Jump { target } | Insn::JumpIf { target, .. } | Insn::MayGoto { target } => {
                 if target < subprog.start || target >= subprog.end || is_tail(target) {
