@@ -48,7 +48,10 @@ impl AvmaRange {
     /// The range of `len` bytes from `start`; saturates at the end of the address space.
     #[must_use]
     pub const fn new(start: Avma, len: u64) -> Self {
-        Self { start, end: Avma(start.0.saturating_add(len)) }
+        Self {
+            start,
+            end: Avma(start.0.saturating_add(len)),
+        }
     }
 
     /// Is `at` one of the range's addresses?

@@ -50,3 +50,95 @@ pub enum FixupKind {
     /// Absolute 64-bit address of the image's private writable data (re-entry guards) plus this offset.
     Private(u64),
 }
+
+impl GprSet {
+    /// No register.
+    pub const EMPTY: Self = Self(0);
+    /// All sixteen.
+    pub const ALL: Self = Self(0xffff);
+    /// Registers that the psABI (§3.2.1) lets a function overwrite: rax rcx rdx rsi rdi r8-r11.
+    pub const CALLER_SAVED: Self = Self(0b0000_1111_1100_0111);
+    /// Registers that a function must hand back unchanged (psABI §3.2.1), rsp excepted: rbx rbp r12-r15.
+    pub const CALLEE_SAVED: Self = Self(0b1111_0000_0010_1000);
+    /// Registers in which a call may pass something (psABI §3.2.3): rdi rsi rdx rcx r8 r9, rax (number of vector
+    /// arguments), r10 (static chain).
+    pub const ARGUMENTS: Self = Self(0b0000_0111_1100_0111);
+
+    /// The set of the registers with these numbers; numbers above 15 are ignored.
+    #[must_use]
+    pub const fn of(numbers: &[u8]) -> Self {
+        let mut set = 0;
+        let mut index = 0;
+        while index < numbers.len() {
+            if numbers[index] < 16 {
+                set |= 1 << numbers[index];
+            }
+            index += 1;
+        }
+        Self(set)
+    }
+
+    /// Is register `number` in the set?
+    #[must_use]
+    pub const fn contains(self, number: u8) -> bool {
+        number < 16 && self.0 & (1 << number) != 0
+    }
+
+    /// The set and register `number`; numbers above 15 change nothing.
+    #[must_use]
+    pub const fn with(self, number: u8) -> Self {
+        if number < 16 {
+            Self(self.0 | 1 << number)
+        } else {
+            self
+        }
+    }
+
+    /// Registers in either set.
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Registers in both sets.
+    #[must_use]
+    pub const fn intersection(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// Registers in this set but not in `other`.
+    #[must_use]
+    pub const fn minus(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// Does the set hold no register?
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The numbers in the set, ascending.
+    pub fn iter(self) -> impl Iterator<Item = u8> {
+        (0..16).filter(move |number| self.contains(*number))
+    }
+}
+
+/// Names of the 64-bit registers by number.
+pub(crate) const GPR_NAMES: [&str; 16] = [
+    "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13",
+    "r14", "r15",
+];
+
+impl std::fmt::Display for GprSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.is_empty() {
+            return f.write_str("none");
+        }
+        for (index, number) in self.iter().enumerate() {
+            let space = if index == 0 { "" } else { " " };
+            write!(f, "{space}{}", GPR_NAMES[usize::from(number)])?;
+        }
+        Ok(())
+    }
+}

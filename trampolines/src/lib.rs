@@ -12,9 +12,21 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod check;
+pub mod displace;
 pub mod fragment;
+pub mod function;
+pub mod image;
 pub mod plan;
+mod relocate;
+mod scan;
+pub mod template;
 
 pub use address::{Avma, AvmaRange};
+pub use check::{CheckFailure, CheckPolicy, check};
+pub use displace::{DisplacedInsns, Immovable, JUMP_LEN, Tactic, Undisplaceable, displace};
 pub use fragment::{Fixup, FixupKind, Fragment, GprSet};
+pub use function::{CodePart, FunctionText, SiteKind};
+pub use image::{CheckedImage, TrampolineImage};
 pub use plan::{IpMap, PokePlan};
+pub use template::{Bindings, IMAGE_ALIGN, PlaceError, TrampolineTemplate};

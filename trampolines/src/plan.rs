@@ -18,13 +18,19 @@ impl IpMap {
     /// The image's copy of the instruction at `original`.
     #[must_use]
     pub fn to_image(&self, original: Avma) -> Option<Avma> {
-        self.pairs.iter().find(|pair| pair.0 == original).map(|pair| pair.1)
+        self.pairs
+            .iter()
+            .find(|pair| pair.0 == original)
+            .map(|pair| pair.1)
     }
 
     /// The original of the instruction copied at `image`.
     #[must_use]
     pub fn to_original(&self, image: Avma) -> Option<Avma> {
-        self.pairs.iter().find(|pair| pair.1 == image).map(|pair| pair.0)
+        self.pairs
+            .iter()
+            .find(|pair| pair.1 == image)
+            .map(|pair| pair.0)
     }
 
     /// All pairs (original, image), in the order of the original text.
@@ -53,4 +59,16 @@ pub struct PokePlan {
     pub ips: IpMap,
     /// The trampoline's image in the process.
     pub image: AvmaRange,
+}
+
+impl PokePlan {
+    /// The plan that undoes this one: the same place, ips and image, the bytes exchanged.
+    #[must_use]
+    pub fn inverse(&self) -> Self {
+        Self {
+            old: self.new.clone(),
+            new: self.old.clone(),
+            ..self.clone()
+        }
+    }
 }

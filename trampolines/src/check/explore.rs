@@ -1,0 +1,249 @@
+//! Walks an image's code from its entry along all paths until nothing new can be learned.
+//!
+//! One state per jump target and call path; where paths meet, states are joined, and after a few visits widened, so that
+//! loops settle. Knows nothing about what instructions do. Invariant: when it ends without a failure, every reachable
+//! instruction has been stepped from a state that covers all executions that reach it.
+
+use std::collections::{BTreeMap, HashMap};
+
+use iced_x86::{Decoder, DecoderOptions, Instruction, InstructionInfoFactory};
+
+use super::memory::Memory;
+use super::state::State;
+use super::step::{self, Flow};
+use super::{CheckFailure, Problem, exit};
+use crate::address::Avma;
+use crate::displace::text_of;
+
+/// Instructions stepped before the check gives up: hooks are short, and each path through a subroutine counts.
+const MAX_STEPS: u32 = 400_000;
+/// Visits after which a join widens.
+const WIDEN_AFTER: u32 = 3;
+
+/// Identifies the chain of calls that leads to a subroutine; 0 is the hook itself.
+type CallPath = usize;
+
+/// One link of a call path.
+struct Called {
+    from: CallPath,
+    target: u64,
+    returns_to: u64,
+}
+
+struct Explorer<'a> {
+    memory: Memory<'a>,
+    factory: InstructionInfoFactory,
+    /// States at jump targets, with the number of joins.
+    known: HashMap<(CallPath, u64), (State, u32)>,
+    pending: Vec<(CallPath, u64)>,
+    paths: Vec<Called>,
+    path_numbers: HashMap<(CallPath, u64, u64), CallPath>,
+    /// Length of each instruction that was reached, by address.
+    reached: BTreeMap<u64, u64>,
+}
+
+/// Follows all paths of the image.
+pub(crate) fn explore(memory: Memory<'_>) -> Result<(), CheckFailure> {
+    let root = Called {
+        from: 0,
+        target: memory.image.at.0,
+        returns_to: 0,
+    };
+    let mut explorer = Explorer {
+        memory,
+        factory: InstructionInfoFactory::new(),
+        known: HashMap::new(),
+        pending: Vec::new(),
+        paths: vec![root],
+        path_numbers: HashMap::new(),
+        reached: BTreeMap::new(),
+    };
+    explorer.arrive(0, memory.image.at.0, State::entry());
+    let mut steps = 0;
+    while let Some((path, at)) = explorer.pending.pop() {
+        explorer.follow(path, at, &mut steps)?;
+    }
+    Ok(())
+}
+
+impl Explorer<'_> {
+    /// Records that `at` is reached in `state`; queues it if that is news.
+    fn arrive(&mut self, path: CallPath, at: u64, state: State) {
+        match self.known.get_mut(&(path, at)) {
+            None => {
+                self.known.insert((path, at), (state, 0));
+            }
+            Some((known, visits)) => {
+                let Some(joined) = known.join(&state, *visits >= WIDEN_AFTER) else {
+                    return;
+                };
+                *known = joined;
+                *visits += 1;
+            }
+        }
+        if !self.pending.contains(&(path, at)) {
+            self.pending.push((path, at));
+        }
+    }
+
+    /// Steps from a known place until control goes elsewhere.
+    fn follow(&mut self, path: CallPath, at: u64, steps: &mut u32) -> Result<(), CheckFailure> {
+        let Some((state, _)) = self.known.get(&(path, at)) else {
+            return Ok(());
+        };
+        let mut state = state.clone();
+        let mut at = at;
+        loop {
+            if at == self.memory.image.displaced_copy.start.0 {
+                return self.finish(path, at, &state);
+            }
+            *steps += 1;
+            let insn = self.fetch(at)?;
+            let failure = |problem| CheckFailure {
+                at: Avma(at),
+                text: text_of(&insn),
+                problem,
+            };
+            if *steps > MAX_STEPS {
+                return Err(failure(Problem::TooComplex));
+            }
+            let flow =
+                step::step(self.memory, &mut self.factory, &mut state, &insn).map_err(failure)?;
+            match flow {
+                Flow::Next => {
+                    at = insn.next_ip();
+                    // Where something else arrives too, the joined state goes on.
+                    if self.known.contains_key(&(path, at)) {
+                        self.arrive(path, at, state);
+                        return Ok(());
+                    }
+                }
+                Flow::Jump(to) => {
+                    self.arrive(path, to, state);
+                    return Ok(());
+                }
+                Flow::Branch(to) => {
+                    let mut taken = state.clone();
+                    if step::refine(&mut taken, insn.condition_code(), true) {
+                        self.arrive(path, to, taken);
+                    }
+                    if step::refine(&mut state, insn.condition_code(), false) {
+                        self.arrive(path, insn.next_ip(), state);
+                    }
+                    return Ok(());
+                }
+                Flow::Call(target) => {
+                    let callee = self.enter(path, target, insn.next_ip()).map_err(failure)?;
+                    self.arrive(callee, target, state);
+                    return Ok(());
+                }
+                Flow::Return(to) => {
+                    let caller = &self.paths[path];
+                    if path == 0 || caller.returns_to != to {
+                        return Err(failure(Problem::ReturnAddress {
+                            known: format!("{to:#x}"),
+                        }));
+                    }
+                    let from = caller.from;
+                    self.arrive(from, to, state);
+                    return Ok(());
+                }
+                Flow::Leave => return exit::at_return(self.memory, &state).map_err(failure),
+            }
+        }
+    }
+
+    /// The displaced instructions are reached.
+    fn finish(&self, path: CallPath, at: u64, state: &State) -> Result<(), CheckFailure> {
+        let result = if path == 0 {
+            exit::at_continue(self.memory, state)
+        } else {
+            Err(Problem::ContinuesInside)
+        };
+        result.map_err(|problem| CheckFailure {
+            at: Avma(at),
+            text: "displaced instructions".to_owned(),
+            problem,
+        })
+    }
+
+    /// The call path that a call from `path` opens.
+    fn enter(&mut self, path: CallPath, target: u64, returns_to: u64) -> Result<CallPath, Problem> {
+        let mut above = path;
+        while above != 0 {
+            if self.paths[above].target == target {
+                return Err(Problem::Recursion {
+                    target: Avma(target),
+                });
+            }
+            above = self.paths[above].from;
+        }
+        if target == self.memory.image.at.0 {
+            return Err(Problem::Recursion {
+                target: Avma(target),
+            });
+        }
+        let next = self.paths.len();
+        let number = *self
+            .path_numbers
+            .entry((path, target, returns_to))
+            .or_insert(next);
+        if number == next {
+            self.paths.push(Called {
+                from: path,
+                target,
+                returns_to,
+            });
+        }
+        Ok(number)
+    }
+
+    /// The instruction at `at`, if it lies in the hook's code and shares no byte with another one.
+    fn fetch(&mut self, at: u64) -> Result<Instruction, CheckFailure> {
+        let code = self.memory.image.code;
+        let failure = |text: String, problem| CheckFailure {
+            at: Avma(at),
+            text,
+            problem,
+        };
+        let start = Avma(at)
+            .since(self.memory.image.at)
+            .filter(|_| code.contains(Avma(at)));
+        let end = code.end.since(self.memory.image.at);
+        let bytes = start.zip(end).and_then(|(start, end)| {
+            self.memory
+                .image
+                .bytes
+                .get(usize::try_from(start).ok()?..usize::try_from(end).ok()?)
+        });
+        let Some(bytes) = bytes else {
+            return Err(failure(
+                "…".to_owned(),
+                Problem::LeavesCode { to: Avma(at) },
+            ));
+        };
+        let insn = Decoder::with_ip(64, bytes, at, DecoderOptions::NONE).decode();
+        if insn.is_invalid() {
+            return Err(failure(
+                format!("{:02x?}", &bytes[..bytes.len().min(4)]),
+                Problem::Undecodable,
+            ));
+        }
+        let before = self
+            .reached
+            .range(..at)
+            .next_back()
+            .filter(|(other, len)| **other + **len > at);
+        let behind = self.reached.range(at + 1..insn.next_ip()).next();
+        if let Some((other, _)) = before.or(behind) {
+            return Err(failure(
+                text_of(&insn),
+                Problem::Overlaps {
+                    other: Avma(*other),
+                },
+            ));
+        }
+        self.reached.insert(at, insn.len() as u64);
+        Ok(insn)
+    }
+}
