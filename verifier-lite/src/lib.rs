@@ -7,6 +7,7 @@
 //! Pure: knows nothing of ELF, x86 or processes.
 #![forbid(unsafe_code)]
 
+pub mod asm;
 pub mod decode;
 pub mod encode;
 pub mod facts;
@@ -14,6 +15,7 @@ pub mod insn;
 pub mod program;
 mod slot;
 
+pub use asm::{AsmError, assemble, assemble_as};
 pub use facts::{Access, Facts, RawProgram, Verdict, VerifiedProgram};
 pub use insn::{Insn, Pc, Reg};
 pub use program::{MalformedProgram, Program, ProgramKind, ProgramParts};

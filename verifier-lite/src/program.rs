@@ -201,6 +201,23 @@ pub enum MalformedProgram {
     BadOperands { at: Pc },
 }
 
+impl MalformedProgram {
+    /// The slot it is about, if it is about one.
+    #[must_use]
+    pub fn at(&self) -> Option<Pc> {
+        match *self {
+            Self::Empty | Self::TooLong { .. } => None,
+            Self::BadSubprogs { at }
+            | Self::BadTarget { at, .. }
+            | Self::BadCallee { at }
+            | Self::TornImm64 { at }
+            | Self::BadReference { at }
+            | Self::FallsThrough { at }
+            | Self::BadOperands { at } => Some(at),
+        }
+    }
+}
+
 impl Program {
     /// Checks the structure (see the type's guarantees).
     ///
