@@ -1,5 +1,10 @@
 //! What the end-to-end tests and benchmarks share: victims, packages, skips, and the machinery to watch them.
 
+pub mod child;
+pub mod packages;
+pub mod samples;
+pub mod skip;
+pub mod upatch;
 pub mod uprobe;
 
 pub use uprobe::build_id_of;

@@ -1,0 +1,18 @@
+//! The samples' real programs, started and spoken to: what the tests and the demo share.
+//!
+//! Decides how each program is run and asked; judges nothing. Invariant: each value here owns its process and its
+//! scratch folder, and both are gone when it is dropped.
+
+mod drivers;
+mod memcached;
+mod patching;
+mod redis;
+mod scratch;
+mod text;
+
+pub use drivers::{libc_driver, libc_file, libmodbus_driver, libssh2_driver};
+pub use memcached::{Load, LoadReport, Memcached, Session};
+pub use patching::{Applied, Site, apply};
+pub use redis::{Redis, Reply, without_consumer};
+pub use scratch::Scratch;
+pub use text::changed_text;

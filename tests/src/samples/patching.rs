@@ -1,0 +1,169 @@
+//! Applying a sample to a process with the `upatch` program, reading its counters, and taking it off again.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use object::{Object, ObjectSegment, ObjectSymbol};
+use serde_json::Value;
+
+use super::{Scratch, changed_text};
+use crate::build_id_of;
+use crate::upatch::{build_sample, succeed};
+
+/// The longest change that one patch makes to a function's entry: a jump with a 32-bit distance.
+const JUMP: u64 = 5;
+
+/// The function that a sample patches, in the file that the process runs.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// The module's file.
+    pub file: PathBuf,
+    /// The address in the file, for stripped programs; else the patch's section names the function.
+    pub offset: Option<u64>,
+    /// Where in the file the function's first byte lies.
+    pub file_offset: u64,
+}
+
+impl Site {
+    /// A function by its dynamic symbol.
+    ///
+    /// # Errors
+    /// The file can't be read or has no such symbol.
+    pub fn function(file: &Path, name: &str) -> Result<Self> {
+        let bytes = std::fs::read(file)?;
+        let elf = object::File::parse(&*bytes)?;
+        let symbol = elf
+            .dynamic_symbols()
+            .find(|symbol| symbol.name() == Ok(name) && symbol.is_definition());
+        let address = symbol
+            .with_context(|| format!("no {name} in {}", file.display()))?
+            .address();
+        Ok(Self {
+            file: file.to_owned(),
+            offset: None,
+            file_offset: file_offset(&elf, address)?,
+        })
+    }
+
+    /// A function by its address in the file (an SVMA).
+    ///
+    /// # Errors
+    /// The file can't be read or has nothing there.
+    pub fn address(file: &Path, address: u64) -> Result<Self> {
+        let bytes = std::fs::read(file)?;
+        let elf = object::File::parse(&*bytes)?;
+        Ok(Self {
+            file: file.to_owned(),
+            offset: Some(address),
+            file_offset: file_offset(&elf, address)?,
+        })
+    }
+}
+
+fn file_offset(elf: &object::File<'_>, address: u64) -> Result<u64> {
+    elf.segments()
+        .find(|segment| (segment.address()..segment.address() + segment.size()).contains(&address))
+        .map(|segment| address - segment.address() + segment.file_range().0)
+        .with_context(|| format!("{address:#x} lies in no segment"))
+}
+
+/// A sample that is in a process.
+#[derive(Debug)]
+pub struct Applied {
+    pid: u32,
+    site: Site,
+    /// What `upatch apply --json` answered.
+    pub answer: Value,
+}
+
+/// Builds samples/SAMPLE/patch.c and applies it to the process.
+///
+/// # Errors
+/// `upatch` fails or refuses, or changes any text of the module besides the site's first five bytes.
+pub fn apply(sample: &str, pid: u32, site: Site, scratch: &Scratch) -> Result<Applied> {
+    let object = build_sample(sample, scratch.path())?;
+    let build_id = build_id_of(&site.file)?;
+    let mut args: Vec<OsString> = vec!["apply".into(), "--pid".into(), pid.to_string().into()];
+    args.extend(["--build-id".into(), build_id.into(), object.into()]);
+    if let Some(offset) = site.offset {
+        args.extend(["--offset".into(), format!("{offset:#x}").into()]);
+    }
+    let answer = succeed(&args)?;
+    let changed = changed_text(pid, &site.file)?;
+    let window = site.file_offset..site.file_offset + JUMP;
+    ensure!(
+        !changed.is_empty(),
+        "applied, but the text of {} is as before",
+        site.file.display()
+    );
+    ensure!(
+        changed.iter().all(|at| window.contains(at)),
+        "text changed outside {window:#x?} of {}: {changed:x?}",
+        site.file.display()
+    );
+    Ok(Applied { pid, site, answer })
+}
+
+impl Applied {
+    /// Reads one counter with `upatch telemetry dump`.
+    ///
+    /// # Errors
+    /// `upatch` fails, or shows no such counter.
+    pub fn counter(&self, name: &str) -> Result<u64> {
+        let dump = self.telemetry()?;
+        number(&dump, name)
+    }
+
+    /// All that `upatch telemetry dump` shows.
+    ///
+    /// # Errors
+    /// `upatch` fails.
+    pub fn telemetry(&self) -> Result<Value> {
+        succeed(&["telemetry", "dump", "--pid", &self.pid.to_string()])
+    }
+
+    /// Whether `upatch status` lists the patch.
+    ///
+    /// # Errors
+    /// `upatch` fails.
+    pub fn is_listed(&self) -> Result<bool> {
+        let status = succeed(&["status", "--pid", &self.pid.to_string()])?;
+        Ok(status["patches"]
+            .as_array()
+            .is_some_and(|patches| !patches.is_empty()))
+    }
+
+    /// Takes the patch off and returns what `upatch revert` answered.
+    ///
+    /// # Errors
+    /// `upatch` fails, or the module's text is not what its file holds.
+    pub fn revert(self) -> Result<Value> {
+        let answer = succeed(&["revert", "--pid", &self.pid.to_string()])?;
+        let changed = changed_text(self.pid, &self.site.file)?;
+        ensure!(
+            changed.is_empty(),
+            "reverted, but {} differs at {changed:x?}",
+            self.site.file.display()
+        );
+        ensure!(
+            !self.is_listed()?,
+            "reverted, but upatch still lists a patch"
+        );
+        Ok(answer)
+    }
+}
+
+fn number(dump: &Value, name: &str) -> Result<u64> {
+    let patches = dump["patches"]
+        .as_array()
+        .context("no patches in the telemetry")?;
+    let values: Vec<u64> = patches
+        .iter()
+        .filter_map(|patch| patch["globals"][name].as_u64())
+        .collect();
+    match values[..] {
+        [value] => Ok(value),
+        _ => anyhow::bail!("not exactly one counter {name} in {dump:#}"),
+    }
+}

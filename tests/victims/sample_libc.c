@@ -1,0 +1,78 @@
+/* Calls functions of the C library on command and prints what they returned, with errno.
+ *
+ * `iconv TO FROM` opens a conversion and closes it: `ok` or `failed ERRNO`. `convert` turns UTF-8 into ISO-8859-1 and
+ * prints the bytes. `system COMMAND` prints `status N errno E`; `shell` asks system(NULL) whether there is a shell;
+ * `popen COMMAND` prints the first line that the command wrote.
+ */
+#include <errno.h>
+#include <iconv.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void try_iconv(const char *to, const char *from)
+{
+    errno = 0;
+    iconv_t conversion = iconv_open(to, from);
+    if (conversion == (iconv_t)-1) {
+        printf("failed %d\n", errno);
+        return;
+    }
+    iconv_close(conversion);
+    puts("ok");
+}
+
+static void convert(void)
+{
+    char in[] = "\xc3\xa9t\xc3\xa9", out[16], *from = in, *to = out;
+    size_t left = strlen(in), room = sizeof out;
+    iconv_t conversion = iconv_open("ISO-8859-1", "UTF-8");
+    if (conversion == (iconv_t)-1 || iconv(conversion, &from, &left, &to, &room) == (size_t)-1) {
+        puts("failed");
+        return;
+    }
+    iconv_close(conversion);
+    for (char *byte = out; byte < to; byte++)
+        printf("%02x", (unsigned char)*byte);
+    putchar('\n');
+}
+
+static void try_popen(const char *command)
+{
+    char answer[128] = "";
+    FILE *pipe = popen(command, "r");
+    if (!pipe || !fgets(answer, sizeof answer, pipe)) {
+        puts("failed");
+        if (pipe)
+            pclose(pipe);
+        return;
+    }
+    pclose(pipe);
+    fputs(answer, stdout);
+}
+
+int main(void)
+{
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    puts("ready");
+    char line[256], to[100], from[100];
+    while (fgets(line, sizeof line, stdin)) {
+        line[strcspn(line, "\n")] = 0;
+        if (sscanf(line, "iconv %99s %99s", to, from) == 2) {
+            try_iconv(to, from);
+        } else if (!strcmp(line, "convert")) {
+            convert();
+        } else if (!strncmp(line, "system ", 7)) {
+            errno = 0;
+            int status = system(line + 7);
+            printf("status %d errno %d\n", status, errno);
+        } else if (!strcmp(line, "shell")) {
+            printf("%d\n", system(NULL) != 0);
+        } else if (!strncmp(line, "popen ", 6)) {
+            try_popen(line + 6);
+        } else {
+            puts("unknown command");
+        }
+    }
+    return 0;
+}

@@ -1,0 +1,118 @@
+//! Tasks that are programs of the tests crate: demo, bench, soak, fuzz.
+//!
+//! A benchmark NAME is tests/src/bin/bench_NAME.rs and a fuzz target is tests/src/bin/fuzz_NAME.rs; adding the file
+//! adds it here. Their exit code is ours.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::process::{cargo, succeed};
+use crate::{provision, repository};
+
+/// For a run without `--seconds`.
+const LIMIT: Duration = Duration::from_secs(30 * 60);
+
+/// `cargo xtask demo`
+pub(crate) fn demo(arguments: &[String]) -> Result<()> {
+    run("demo", false, arguments)
+}
+
+/// `cargo xtask bench NAME [--json]`
+pub(crate) fn bench(arguments: &[String]) -> Result<()> {
+    by_name("bench", arguments)
+}
+
+/// `cargo xtask soak [--seconds N]`
+pub(crate) fn soak(arguments: &[String]) -> Result<()> {
+    if !available("")?.contains(&"soak".to_owned()) {
+        bail!("there is no tests/src/bin/soak.rs yet");
+    }
+    run("soak", true, arguments)
+}
+
+/// `cargo xtask fuzz TARGET --seconds N --seed S`
+pub(crate) fn fuzz(arguments: &[String]) -> Result<()> {
+    by_name("fuzz", arguments)
+}
+
+fn by_name(kind: &str, arguments: &[String]) -> Result<()> {
+    let known = available(&format!("{kind}_"))?;
+    let listed = if known.is_empty() {
+        "none yet".to_owned()
+    } else {
+        known.join(", ")
+    };
+    let Some((name, rest)) = arguments.split_first() else {
+        bail!("{kind} what? known: {listed}");
+    };
+    let name = name.replace('-', "_");
+    if !known.contains(&name) {
+        bail!("there is no {kind} {name}; known: {listed}");
+    }
+    run(&format!("{kind}_{name}"), true, rest)
+}
+
+/// The programs whose file names begin with `prefix`, without it, sorted.
+fn available(prefix: &str) -> Result<Vec<String>> {
+    let folder = repository().join("tests/src/bin");
+    let mut names = Vec::new();
+    for entry in fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+        let path = entry?.path();
+        let name = path
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        if let Some(name) = name
+            .strip_prefix(prefix)
+            .filter(|_| path.extension().is_some_and(|e| e == "rs"))
+        {
+            names.push(name.to_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn run(program: &str, optimized: bool, arguments: &[String]) -> Result<()> {
+    let environment = provision::everything()?.environment();
+    let mut build = cargo();
+    let profile: &[&str] = if optimized { &["--release"] } else { &[] };
+    // The programs run the upatch binary, which cargo doesn't build for another package.
+    build
+        .args(["build", "--quiet", "--package", "upatch", "--bin", "upatch"])
+        .args(profile);
+    succeed(&mut build, LIMIT)?;
+    let mut command = cargo();
+    command
+        .args([
+            "run",
+            "--quiet",
+            "--package",
+            "upatch-tests",
+            "--bin",
+            program,
+        ])
+        .args(profile);
+    command.arg("--").args(arguments).envs(environment);
+    succeed(
+        &mut command,
+        seconds(arguments).map_or(LIMIT, |asked| asked + LIMIT),
+    )
+}
+
+/// The value of `--seconds N` or `--seconds=N` among a program's arguments.
+fn seconds(arguments: &[String]) -> Option<Duration> {
+    let mut words = arguments.iter();
+    while let Some(word) = words.next() {
+        let value = match word.strip_prefix("--seconds") {
+            Some("") => words.next()?.as_str(),
+            Some(rest) => rest.strip_prefix('=')?,
+            None => continue,
+        };
+        return value.parse().ok().map(Duration::from_secs);
+    }
+    None
+}

@@ -1,0 +1,212 @@
+//! The real programs that samples patch, at the versions before their security updates.
+//!
+//! Each set becomes one folder: the program and the libraries that a bare Debian lacks, unpacked, never installed.
+//! `NAME.ready` beside it holds the set's fingerprint; `NAME.missing` says why there is none. tests/src/packages.rs
+//! reads both.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use super::apt::{Archive, Row, Unavailable};
+use crate::process::output;
+
+/// A program or library and what it needs.
+struct Set {
+    name: &'static str,
+    /// What is patched; only these versions will do.
+    subject: Row,
+    /// The subject's files that must find their libraries.
+    files: &'static [&'static str],
+    /// Libraries that a bare Debian lacks. Another version that is installed will do as well.
+    support: &'static [Row],
+}
+
+const LIBSSL: Row = Row {
+    package: "libssl3",
+    version: "3.0.20-1~deb12u2",
+    sha256: "89be24b41bff568ee6e7caf5680a3d808e80315ed92e407056ce0fa7a5bda025",
+};
+
+const SETS: &[Set] = &[
+    Set {
+        name: "libssh2",
+        subject: Row {
+            package: "libssh2-1",
+            version: "1.10.0-3+b1",
+            sha256: "d20a3ee34fa84ad8bd381e8be6e9c2c2ea32347cff5e1169c10e978d43f54f24",
+        },
+        files: &["usr/lib/x86_64-linux-gnu/libssh2.so.1"],
+        support: &[
+            LIBSSL,
+            Row {
+                package: "zlib1g",
+                version: "1:1.2.13.dfsg-1",
+                sha256: "d7dd1d1411fedf27f5e27650a6eff20ef294077b568f4c8c5e51466dc7c08ce4",
+            },
+        ],
+    },
+    Set {
+        name: "libmodbus",
+        subject: Row {
+            package: "libmodbus5",
+            version: "3.1.6-2.1",
+            sha256: "1e35776088ec6111f9809a09eb78c6799dc55eab858ec139a2d96404e59ebbe7",
+        },
+        files: &["usr/lib/x86_64-linux-gnu/libmodbus.so.5"],
+        support: &[],
+    },
+    Set {
+        name: "redis",
+        subject: Row {
+            package: "redis-tools",
+            version: "5:7.0.15-1~deb12u7",
+            sha256: "3c8cd27847c6a06b6f6c29e7415a9057462a89661e3a8e2eb8dd5b2d7830bb40",
+        },
+        files: &["usr/bin/redis-check-rdb"],
+        support: &[
+            LIBSSL,
+            Row {
+                package: "liblzf1",
+                version: "3.6-3",
+                sha256: "9854b0866201b63e04f1e446f45f01ef4a6f72c61f2250b75f944f6046cc7e8c",
+            },
+            Row {
+                package: "libjemalloc2",
+                version: "5.3.0-1",
+                sha256: "a4117c23c5c8acf6c9678a6cb086f000b79476369da7efe8a78a70826956ad3d",
+            },
+            Row {
+                package: "libatomic1",
+                version: "12.2.0-14+deb12u1",
+                sha256: "fbd4e154a6b444229ea002cc209df099209c0adc09102e5fd21239a3d2b55e2d",
+            },
+        ],
+    },
+    Set {
+        name: "memcached",
+        subject: Row {
+            package: "memcached",
+            version: "1.6.18-1",
+            sha256: "4b19f893291790fc449e6d941f65eadf9215f84ba02de8e580c285219fe05df7",
+        },
+        files: &["usr/bin/memcached"],
+        support: &[
+            LIBSSL,
+            Row {
+                package: "libevent-2.1-7",
+                version: "2.1.12-stable-8",
+                sha256: "ca8858a7095ade7776c9f73437812423a45ccd90de2079e8c34830d291df290f",
+            },
+            Row {
+                package: "libsasl2-2",
+                version: "2.1.28+dfsg-10",
+                sha256: "11ee190ad39f8d7af441d2c8347388b9449434c73acc67b4b372445ac4152efa",
+            },
+        ],
+    },
+];
+
+/// Fetches the sets that are not in `folder` yet.
+///
+/// # Errors
+/// The folder can't be written. A set that can't be fetched is noted there, not an error.
+pub(super) fn provide(archive: &mut Archive, folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder)?;
+    for set in SETS {
+        let ready = folder.join(format!("{}.ready", set.name));
+        let missing = folder.join(format!("{}.missing", set.name));
+        if fs::read_to_string(&ready).is_ok_and(|known| known == fingerprint(set)) {
+            continue;
+        }
+        remove_if_there(&ready)?;
+        match fetch(archive, set, folder) {
+            Ok(()) => {
+                remove_if_there(&missing)?;
+                fs::write(&ready, fingerprint(set))?;
+            }
+            Err(unavailable) => {
+                eprintln!("{}: {}", set.name, unavailable.reason());
+                let kind = match unavailable {
+                    Unavailable::Withdrawn(_) => "withdrawn",
+                    Unavailable::Failed(_) => "failed",
+                };
+                fs::write(&missing, format!("{kind}: {}\n", unavailable.reason()))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Each set's name with `ready` or the reason why it is not.
+pub(super) fn states(folder: &Path) -> Vec<(&'static str, String)> {
+    let state = |set: &Set| match fs::read_to_string(folder.join(format!("{}.missing", set.name))) {
+        Ok(reason) => reason.trim().to_owned(),
+        Err(_) => format!(
+            "{} {} in {}",
+            set.subject.package,
+            set.subject.version,
+            folder.join(set.name).display()
+        ),
+    };
+    SETS.iter().map(|set| (set.name, state(set))).collect()
+}
+
+fn fetch(archive: &mut Archive, set: &Set, folder: &Path) -> Result<(), Unavailable> {
+    let failed = |error: anyhow::Error| Unavailable::Failed(format!("{error:#}"));
+    let root = folder.join(set.name);
+    if root.exists() {
+        fs::remove_dir_all(&root).map_err(|error| failed(error.into()))?;
+    }
+    fs::create_dir_all(&root).map_err(|error| failed(error.into()))?;
+    archive.unpack(&set.subject, &root)?;
+    for row in set.support {
+        if let Err(missing) = archive.unpack(row, &root) {
+            eprintln!("{}", missing.reason());
+        }
+    }
+    finds_libraries(set, &root).map_err(failed)
+}
+
+/// Asks the dynamic linker whether every library is found, in the set or on this machine.
+fn finds_libraries(set: &Set, root: &Path) -> Result<()> {
+    let folders = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"]
+        .map(|sub| root.join(sub).display().to_string());
+    for file in set.files {
+        let mut ldd = Command::new("ldd");
+        let (status, said) = output(
+            ldd.arg(root.join(file))
+                .env("LD_LIBRARY_PATH", folders.join(":")),
+        )?;
+        let lacking: Vec<&str> = said
+            .lines()
+            .filter(|line| line.contains("not found"))
+            .map(str::trim)
+            .collect();
+        if !status.success() || !lacking.is_empty() {
+            bail!(
+                "{} {} doesn't load here: {}",
+                set.subject.package,
+                set.subject.version,
+                lacking.join("; ")
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Changes whenever a row of the set does.
+fn fingerprint(set: &Set) -> String {
+    let rows = std::iter::once(&set.subject).chain(set.support);
+    rows.map(|row| format!("{} {} {}\n", row.package, row.version, row.sha256))
+        .collect()
+}
+
+fn remove_if_there(file: &Path) -> std::io::Result<()> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
