@@ -1,3 +1,4 @@
 //! The patcher: finds a function in a running process, and changes its entry without hurting the process.
 
 pub mod process;
+pub mod target;

@@ -1,0 +1,153 @@
+//! What this stage needs of a process: reading its memory, its mappings, the files behind them.
+//!
+//! The trait is the seam to `crate::process` and to tests; nothing here stops or changes the process.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use upatch_trampolines::Avma;
+
+use crate::process::maps::{Backing, Mapping, Maps};
+
+/// A process that can be looked at.
+pub trait TargetMemory {
+    /// Fills `buf` from the process's memory at `at`.
+    ///
+    /// # Errors
+    /// Whatever the kernel says; a range that is not wholly readable is an error.
+    fn read_exact_at(&self, at: Avma, buf: &mut [u8]) -> io::Result<()>;
+
+    /// All mappings, now.
+    ///
+    /// # Errors
+    /// No such process, no permission, or a text that isn't a memory map (`InvalidData`).
+    fn mappings(&self) -> io::Result<Maps>;
+
+    /// Opens the very file behind a mapping, even if its path leads elsewhere by now.
+    ///
+    /// # Errors
+    /// `NotFound` if neither way leads to that file; whatever opening said otherwise.
+    fn open_mapping_file(&self, mapping: &Mapping) -> io::Result<File>;
+
+    /// Content of the auxiliary vector: pairs of 64-bit words (getauxval(3)).
+    ///
+    /// # Errors
+    /// Whatever reading it says.
+    fn auxv(&self) -> io::Result<Vec<u8>>;
+
+    /// The root directory as the process sees it, seen from here; for separate debug files.
+    fn root(&self) -> PathBuf;
+}
+
+/// A process through `/proc/PID` alone, without any handle that survives reuse of the pid: for looking only.
+#[derive(Debug)]
+pub struct ProcDir {
+    dir: PathBuf,
+    memory: File,
+}
+
+impl ProcDir {
+    /// Opens `/proc/PID/mem` for reading.
+    ///
+    /// # Errors
+    /// No such process, or no permission (ptrace access is needed).
+    pub fn open(pid: u32) -> io::Result<Self> {
+        let dir = PathBuf::from(format!("/proc/{pid}"));
+        let memory = File::open(dir.join("mem"))?;
+        Ok(Self { dir, memory })
+    }
+}
+
+impl TargetMemory for ProcDir {
+    fn read_exact_at(&self, at: Avma, buf: &mut [u8]) -> io::Result<()> {
+        self.memory.read_exact_at(buf, at.0)
+    }
+
+    fn mappings(&self) -> io::Result<Maps> {
+        Maps::parse(&fs::read(self.dir.join("maps"))?)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    }
+
+    fn open_mapping_file(&self, mapping: &Mapping) -> io::Result<File> {
+        open_mapping_file(&self.dir, mapping)
+    }
+
+    fn auxv(&self) -> io::Result<Vec<u8>> {
+        fs::read(self.dir.join("auxv"))
+    }
+
+    fn root(&self) -> PathBuf {
+        self.dir.join("root")
+    }
+}
+
+/// Opens the file behind `mapping` of the process whose `/proc` directory is `dir`: by `map_files` (needs
+/// CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE), else by its path under the process's root with device and inode verified.
+///
+/// # Errors
+/// `NotFound` if the path leads to another file or there is no file; whatever opening said otherwise.
+pub fn open_mapping_file(dir: &Path, mapping: &Mapping) -> io::Result<File> {
+    let Backing::File { path, deleted } = &mapping.backing else {
+        return Err(io::ErrorKind::NotFound.into());
+    };
+    let name = format!("{:x}-{:x}", mapping.range.start.0, mapping.range.end.0);
+    let first = match open_readable(&dir.join("map_files").join(name)) {
+        Ok(file) => return Ok(file),
+        Err(error) => error,
+    };
+    let Ok(relative) = path.strip_prefix("/") else {
+        return Err(first);
+    };
+    if *deleted {
+        return Err(first);
+    }
+    let file = open_readable(&dir.join("root").join(relative))?;
+    let metadata = file.metadata()?;
+    let device = (libc::major(metadata.dev()), libc::minor(metadata.dev()));
+    if metadata.ino() == mapping.inode && device == mapping.dev {
+        Ok(file)
+    } else {
+        Err(io::ErrorKind::NotFound.into())
+    }
+}
+
+/// Opens a regular file; never blocks on a FIFO or a device that was put in its place.
+pub(crate) fn open_readable(path: &Path) -> io::Result<File> {
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC | libc::O_NOCTTY)
+        .open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::ErrorKind::NotFound.into())
+    }
+}
+
+/// Another view of a process that pretends that no file can be opened: everything is read from memory.
+#[derive(Debug)]
+pub struct MemoryOnly<'a, M>(pub &'a M);
+
+impl<M: TargetMemory> TargetMemory for MemoryOnly<'_, M> {
+    fn read_exact_at(&self, at: Avma, buf: &mut [u8]) -> io::Result<()> {
+        self.0.read_exact_at(at, buf)
+    }
+
+    fn mappings(&self) -> io::Result<Maps> {
+        self.0.mappings()
+    }
+
+    fn open_mapping_file(&self, _: &Mapping) -> io::Result<File> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    fn auxv(&self) -> io::Result<Vec<u8>> {
+        self.0.auxv()
+    }
+
+    fn root(&self) -> PathBuf {
+        self.0.root()
+    }
+}
