@@ -9,6 +9,7 @@
 
 pub mod asm;
 pub mod decode;
+pub mod disasm;
 pub mod encode;
 pub mod facts;
 pub mod insn;
