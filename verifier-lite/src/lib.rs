@@ -14,6 +14,7 @@ pub mod encode;
 pub mod facts;
 pub mod insn;
 pub mod program;
+pub mod semantics;
 mod slot;
 
 pub use asm::{AsmError, assemble, assemble_as};

@@ -115,7 +115,7 @@ fn what_decodes_is_canonical() {
         let random = next();
         let mut bytes = random.to_le_bytes();
         // Mostly sensible fields, or almost nothing would decode.
-        bytes[1] = (bytes[1] & 0x0f) % 12 | ((bytes[1] >> 4) % 12) << 4;
+        bytes[1] = ((bytes[1] & 0x0f) % 12) | (((bytes[1] >> 4) % 12) << 4);
         let extra = next();
         if extra & 1 == 0 {
             bytes[1] &= 0x0f;
