@@ -226,7 +226,7 @@ impl DisplacedInsns {
     /// An upper bound of the length of the copies, whatever their address.
     #[must_use]
     pub fn max_len(&self) -> usize {
-        self.insns.iter().map(|each| relocate::max_len(each)).sum()
+        self.insns.iter().map(relocate::max_len).sum()
     }
 }
 

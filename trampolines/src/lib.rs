@@ -17,6 +17,7 @@ pub mod displace;
 pub mod fragment;
 pub mod function;
 pub mod image;
+pub mod liveness;
 pub mod plan;
 mod relocate;
 mod scan;
@@ -28,5 +29,6 @@ pub use displace::{DisplacedInsns, Immovable, JUMP_LEN, Tactic, Undisplaceable, 
 pub use fragment::{Fixup, FixupKind, Fragment, GprSet};
 pub use function::{CodePart, FunctionText, SiteKind};
 pub use image::{CheckedImage, TrampolineImage};
+pub use liveness::{Because, Liveness, RegisterDecision, free_registers, liveness};
 pub use plan::{IpMap, PokePlan};
 pub use template::{Bindings, IMAGE_ALIGN, PlaceError, TrampolineTemplate};

@@ -57,13 +57,13 @@ pub(crate) fn classify(
         FlowControl::Exception => return Err(Immovable::Exception),
         FlowControl::XbeginXabortXend => return Err(Immovable::Transaction),
         FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch => {
-            return classify_branch(insn);
+            return classify_branch(insn, bytes);
         }
         FlowControl::Call => {
-            return if insn.code() == Code::Call_rel32_64 {
-                Ok(Relocation::CallDirect)
-            } else {
-                Err(Immovable::Far)
+            return match (insn.code(), classify_branch(insn, bytes)) {
+                (Code::Call_rel32_64, Ok(_)) => Ok(Relocation::CallDirect),
+                (_, Err(reason)) => Err(reason),
+                _ => Err(Immovable::Far),
             };
         }
         FlowControl::IndirectCall => {
@@ -87,15 +87,30 @@ pub(crate) fn classify(
 }
 
 /// Near branches that iced's block encoder knows how to lengthen, with 64-bit targets.
-fn classify_branch(insn: &Instruction) -> Result<Relocation, Immovable> {
+fn classify_branch(insn: &Instruction, bytes: &[u8]) -> Result<Relocation, Immovable> {
     if insn.is_jmp_far() {
         return Err(Immovable::Far);
     }
-    if insn.op0_kind() == OpKind::NearBranch64 {
+    // Intel ignores the operand-size prefix of a near branch in 64-bit mode, AMD truncates the target (SDM vol. 2, JMP).
+    let narrow = bytes
+        .iter()
+        .take_while(|byte| is_prefix(**byte))
+        .any(|byte| *byte == OPERAND_SIZE);
+    if insn.op0_kind() == OpKind::NearBranch64 && !narrow {
         Ok(Relocation::Branch)
     } else {
         Err(Immovable::OperandSize)
     }
+}
+
+const OPERAND_SIZE: u8 = 0x66;
+
+/// Legacy prefixes (SDM vol. 2, 2.1.1) and REX.
+const fn is_prefix(byte: u8) -> bool {
+    matches!(
+        byte,
+        0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65 | 0x66 | 0x67 | 0xf0 | 0xf2 | 0xf3 | 0x40..=0x4f
+    )
 }
 
 fn classify_memory(
@@ -149,7 +164,7 @@ fn call_operand_after_push(insn: &Instruction) -> Result<Instruction, Immovable>
     let plain = insn.memory_index() == Register::None && insn.memory_base() == Register::RSP;
     match moved {
         Some(moved) if plain && displacement >= 0 => {
-            jump.set_memory_displ_size(4);
+            jump.set_memory_displ_size(8);
             jump.set_memory_displacement64(i64::from(moved) as u64);
             Ok(jump)
         }

@@ -125,7 +125,7 @@ impl TrampolineTemplate {
     /// Something doesn't reach, or the fragment's fixups don't fit its bytes and the bindings.
     pub fn place(&self, at: Avma, bindings: &Bindings) -> Result<TrampolineImage, PlaceError> {
         let (fragment, displaced) = (&self.fragment, &self.displaced);
-        if at.0 % IMAGE_ALIGN != 0 {
+        if !at.0.is_multiple_of(IMAGE_ALIGN) {
             return Err(PlaceError::Misaligned { at });
         }
         if at.0.checked_add(self.max_len() as u64).is_none() {
