@@ -9,20 +9,43 @@ use super::Scratch;
 use crate::child::Driver;
 use crate::packages::Package;
 
+/// How Modbus requests travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// Over TCP, with a header of seven bytes.
+    Tcp,
+    /// Over a serial line, with a unit address in front and a checksum behind.
+    Rtu,
+}
+
 /// A process that has loaded the fetched libssh2 and calls it on command.
 ///
 /// # Errors
 /// No C compiler, or the library doesn't load.
 pub fn libssh2_driver(package: &Package, scratch: &Scratch) -> Result<Driver> {
-    library_driver(package, scratch, "sample_libssh2", "libssh2.so.1")
+    library_driver(package, scratch, "sample_libssh2", "libssh2.so.1", &[])
 }
 
 /// A process that answers Modbus requests with the fetched libmodbus.
 ///
 /// # Errors
 /// No C compiler, or the library doesn't load.
-pub fn libmodbus_driver(package: &Package, scratch: &Scratch) -> Result<Driver> {
-    library_driver(package, scratch, "sample_libmodbus", "libmodbus.so.5")
+pub fn libmodbus_driver(
+    package: &Package,
+    scratch: &Scratch,
+    transport: Transport,
+) -> Result<Driver> {
+    let arguments: &[&str] = match transport {
+        Transport::Tcp => &[],
+        Transport::Rtu => &["rtu"],
+    };
+    library_driver(
+        package,
+        scratch,
+        "sample_libmodbus",
+        "libmodbus.so.5",
+        arguments,
+    )
 }
 
 /// A process that calls functions of the C library on command.
@@ -53,10 +76,12 @@ fn library_driver(
     scratch: &Scratch,
     driver: &str,
     soname: &str,
+    arguments: &[&str],
 ) -> Result<Driver> {
     let mut command = Command::new(scratch.compile(driver)?);
     command
         .arg(package.library(soname))
+        .args(arguments)
         .env("LD_LIBRARY_PATH", package.library_path());
     Driver::spawn(&mut command)
 }
