@@ -174,6 +174,12 @@ enum Spelling {
     Demangled,
 }
 
+/// [`definitions`] of an image that is its own code.
+#[must_use]
+pub fn definitions_of(image: &ElfImage, name: &str) -> Vec<Definition> {
+    definitions(image, image, name)
+}
+
 /// All definitions of `name` (`f`, `f@VERSION`, `f@@VERSION`), aliases at one address merged, sorted by address: exact names, or
 /// if there are none, demangled ones.
 pub(crate) fn definitions(image: &ElfImage, code: &ElfImage, name: &str) -> Vec<Definition> {

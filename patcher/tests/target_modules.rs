@@ -1,0 +1,607 @@
+//! Finding the module: build-ids, deleted, replaced and stripped files, odd layouts. Victims are built by gcc.
+
+mod target_support;
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use target_support::*;
+use upatch::target::*;
+
+/// Everything that must hold for `work` in a victim whose symbol table is at hand.
+fn check(victim: &Victim, query: &TargetQuery, start: u64, size: u64, source: Source) -> PatchSite {
+    let memory = victim.memory();
+    let snapshot = TargetImage::snapshot(&memory).unwrap();
+    let site = snapshot.resolve(&memory, query).unwrap();
+    check_site(&memory, &site, start, size, source);
+    site
+}
+
+fn check_site(memory: &impl TargetMemory, site: &PatchSite, start: u64, size: u64, source: Source) {
+    assert_eq!(site.svma(), Svma(start));
+    assert_eq!(site.range().len(), size);
+    assert!(site.is_entry());
+    assert_eq!(site.source(), source);
+    let mut bytes = vec![0; site.bytes().len()];
+    memory.read_exact_at(site.avma(), &mut bytes).unwrap();
+    assert_eq!(bytes, site.bytes());
+    site.compare_memory(memory).unwrap();
+    assert_eq!(site.text().bytes.len() as u64, size);
+}
+
+#[test]
+fn every_way_of_linking() {
+    let shop = Workshop::new();
+    let cases: [(&str, &[&str], bool); 6] = [
+        ("pie", &["-pie"], false),
+        ("fixed", &["-no-pie"], true),
+        ("static", &["-static"], true),
+        ("static_pie", &["-static-pie"], false),
+        ("one_segment", &["-Wl,-z,noseparate-code"], false),
+        (
+            "offset_is_not_address",
+            &[
+                "-no-pie",
+                "-Wl,-Ttext-segment=0x10000000,-z,max-page-size=0x200000,-z,separate-code",
+            ],
+            true,
+        ),
+    ];
+    for (name, flags, fixed) in cases {
+        let binary = shop.victim(name, WORK, flags);
+        let (start, size) = nm(&binary, "work");
+        let victim = shop.start(&binary);
+        let query = TargetQuery::function(Some("exe"), "work", ids(&binary));
+        let site = check(&victim, &query, start, size, Source::File);
+        assert_eq!(site.module().bias() == LoadBias(0), fixed, "{name}");
+        assert!(site.module().is_main() && site.module().is_called(name));
+        assert_eq!(site.function(), Some("work"));
+        // The same from memory: no symbol table is loaded, but .eh_frame is.
+        let memory = victim.memory();
+        let memory = MemoryOnly(&memory);
+        let snapshot = TargetImage::snapshot(&memory).unwrap();
+        let query = TargetQuery {
+            address: Some(Svma(start)),
+            function: None,
+            ..query
+        };
+        match snapshot.resolve(&memory, &query) {
+            Ok(site) => check_site(&memory, &site, start, size, Source::Memory),
+            // This ld writes no PT_GNU_EH_FRAME into a static non-PIE: only sections lead to its frames.
+            Err(error) => assert!(
+                name == "static" && matches!(error, ResolveError::NoBounds { .. }),
+                "{name}: {error}"
+            ),
+        }
+    }
+}
+
+#[test]
+fn file_offset_differs_from_address() {
+    let shop = Workshop::new();
+    let script = "ENTRY(_start) SECTIONS { . = 0x20000000 + SIZEOF_HEADERS; .note.gnu.build-id : { *(.note.gnu.build-id) } . = 0x20403000; .text : { *(.text*) } \
+                  .rodata : { *(.rodata*) } . = ALIGN(0x1000); .eh_frame_hdr : { *(.eh_frame_hdr) } .eh_frame : { KEEP(*(.eh_frame)) } . = ALIGN(0x1000); .data : { *(.data*) *(.bss*) } }";
+    shop.write("odd.ld", script);
+    let source = "__attribute__((noipa)) int work(int x) { return x * 3 + 1; }\n\
+        static long sys(long n, long a, long b, long c) { long r; __asm__ volatile(\"syscall\" : \"=a\"(r) : \"a\"(n), \"D\"(a), \"S\"(b), \"d\"(c) : \"rcx\", \"r11\", \"memory\"); return r; }\n\
+        void _start(void) { work(1); sys(1, 1, (long)\"ready\\n\", 6); for (;;) sys(34, 0, 0, 0); }\n";
+    shop.write("odd.c", source);
+    shop.run(
+        "gcc",
+        &[
+            "-O2",
+            "-static",
+            "-nostdlib",
+            "-fno-stack-protector",
+            "-Wl,--build-id=sha1,-T,odd.ld",
+            "-Wl,--eh-frame-hdr",
+            "-o",
+            "odd",
+            "odd.c",
+        ],
+    );
+    let binary = shop.path("odd");
+    let (start, size) = nm(&binary, "work");
+    let segment = image(&binary).segment_of(Svma(start)).copied().unwrap();
+    assert_ne!(
+        segment.offset,
+        segment.svma.0 - 0x2000_0000,
+        "the linker script has no effect"
+    );
+    let victim = shop.start(&binary);
+    check(
+        &victim,
+        &TargetQuery::function(Some("exe"), "work", ids(&binary)),
+        start,
+        size,
+        Source::File,
+    );
+}
+
+#[test]
+fn stripped_by_address() {
+    let shop = Workshop::new();
+    let binary = shop.victim("stripped", WORK, &[]);
+    let (start, size) = nm(&binary, "work");
+    shop.run("strip", &["stripped"]);
+    let victim = shop.start(&binary);
+    let by_name = TargetQuery::function(Some("exe"), "work", ids(&binary));
+    let error = refusal(&victim, &by_name);
+    assert!(
+        matches!(&error, ResolveError::FunctionNotFound { .. }),
+        "{error}"
+    );
+    assert!(error.hint().unwrap().contains("--offset"));
+    let by_address = TargetQuery {
+        address: Some(Svma(start)),
+        function: None,
+        ..by_name.clone()
+    };
+    let site = check(&victim, &by_address, start, size, Source::File);
+    assert_eq!(site.function(), None);
+    // A name that nobody can check is a label.
+    let labelled = TargetQuery {
+        address: Some(Svma(start)),
+        ..by_name.clone()
+    };
+    assert_eq!(
+        check(&victim, &labelled, start, size, Source::File).function(),
+        Some("work")
+    );
+    // Outside of every frame, outside of code, inside an instruction.
+    let at = |address| TargetQuery {
+        address: Some(Svma(address)),
+        function: None,
+        ..by_name.clone()
+    };
+    assert!(matches!(
+        refusal(&victim, &at(0x10)),
+        ResolveError::NotCode { .. }
+    ));
+    let inner = (1..size).find_map(|into| match resolve(&victim, &at(start + into)) {
+        Err(ResolveError::NotAnInstruction {
+            offset,
+            before,
+            after,
+        }) => Some((offset, before, after)),
+        _ => None,
+    });
+    let (offset, before, after) = inner.expect("a long instruction");
+    assert!(before < offset && offset < after);
+    let inside = resolve(&victim, &at(start + after)).unwrap();
+    assert!(!inside.is_entry());
+    assert_eq!(
+        inside.range().start,
+        inside.module().bias().avma(Svma(start))
+    );
+    assert_eq!(inside.text().site as u64, after);
+}
+
+/// Removes the section headers from an ELF file by hand: this objcopy can't.
+fn drop_sections(path: &Path) {
+    let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(&[0; 8], 0x28).unwrap();
+    file.write_all_at(&[0; 4], 0x3c).unwrap();
+}
+
+#[test]
+fn without_section_headers() {
+    let shop = Workshop::new();
+    let binary = shop.victim(
+        "bare",
+        &format!("{WORK}\nint shown(int x) {{ return work(x) - 1; }}"),
+        &["-rdynamic"],
+    );
+    let (start, size) = nm(&binary, "shown");
+    let (work, work_size) = nm(&binary, "work");
+    drop_sections(&binary);
+    assert!(
+        image(&binary)
+            .sections()
+            .is_none_or(|file| file.elf_symbol_table().is_empty())
+    );
+    let victim = shop.start(&binary);
+    let query = TargetQuery::function(Some("exe"), "shown", ids(&binary));
+    let site = check(&victim, &query, start, size, Source::File);
+    let by_address = TargetQuery {
+        address: Some(Svma(work)),
+        function: None,
+        ..query
+    };
+    check(&victim, &by_address, work, work_size, Source::File);
+    // The stub of usleep is known by its jump through the offset table.
+    assert!(site.plt_ranges().is_empty());
+    assert!(!site.is_outside_module(site.avma()));
+}
+
+#[test]
+fn plt_is_outside() {
+    let shop = Workshop::new();
+    let source =
+        "#include <stdlib.h>\n__attribute__((noipa)) int work(int x) { return abs(rand()) + x; }";
+    for (name, flags, sections) in [
+        ("lazy", &["-Wl,-z,lazy"][..], true),
+        ("cet", &["-fcf-protection", "-Wl,-z,ibtplt"], true),
+        ("bare_plt", &["-Wl,-z,lazy"], false),
+        ("now", &["-Wl,-z,now"], true),
+    ] {
+        let binary = shop.victim(name, source, flags);
+        if !sections {
+            let id = ids(&binary);
+            let (start, _) = nm(&binary, "work");
+            drop_sections(&binary);
+            let victim = shop.start(&binary);
+            let query = TargetQuery {
+                address: Some(Svma(start)),
+                build_ids: id,
+                ..TargetQuery::default()
+            };
+            calls_plt(&resolve(&victim, &query).unwrap());
+        } else {
+            let victim = shop.start(&binary);
+            let site =
+                resolve(&victim, &TargetQuery::function(None, "work", ids(&binary))).unwrap();
+            assert!(!site.plt_ranges().is_empty());
+            let target = calls_plt(&site);
+            let query = TargetQuery {
+                address: Some(target),
+                build_ids: ids(&binary),
+                ..TargetQuery::default()
+            };
+            assert!(matches!(
+                refusal(&victim, &query),
+                ResolveError::Plt { .. } | ResolveError::NoBounds { .. }
+            ));
+        }
+    }
+}
+
+/// The function calls a stub, and the stub counts as outside.
+fn calls_plt(site: &PatchSite) -> Svma {
+    let bytes = site.bytes();
+    let call = bytes.iter().position(|&byte| byte == 0xe8).expect("a call");
+    let distance = i32::from_le_bytes(bytes[call + 1..call + 5].try_into().unwrap());
+    let to = site
+        .range()
+        .start
+        .plus(call as u64 + 5)
+        .plus(i64::from(distance) as u64);
+    assert!(site.module().range().contains(to));
+    assert!(site.is_outside_module(to));
+    assert!(!site.is_outside_module(site.avma()));
+    site.module().bias().svma(to)
+}
+
+#[test]
+fn deleted_and_replaced_files() {
+    let shop = Workshop::new();
+    let binary = shop.victim("gone", WORK, &["-rdynamic"]);
+    let (start, size) = nm(&binary, "work");
+    let query = TargetQuery::function(Some("exe"), "work", ids(&binary));
+    let victim = shop.start(&binary);
+    fs::remove_file(&binary).unwrap();
+    // Root reads it through map_files; others from memory, where dynamic symbols remain.
+    let memory = victim.memory();
+    let snapshot = TargetImage::snapshot(&memory).unwrap();
+    let site = snapshot.resolve(&memory, &query).unwrap();
+    assert!(site.module().is_deleted());
+    check_site(&memory, &site, start, size, site.source());
+    let only = MemoryOnly(&memory);
+    let site = TargetImage::snapshot(&only)
+        .unwrap()
+        .resolve(&only, &query)
+        .unwrap();
+    check_site(&only, &site, start, size, Source::Memory);
+    // Another program takes the path: other inode, other build-id. The running one still resolves as what it is.
+    let other = shop.victim(
+        "gone",
+        "__attribute__((noipa)) int work(int x) { return x; }",
+        &["-rdynamic"],
+    );
+    assert_ne!(query.build_ids, ids(&other));
+    let snapshot = TargetImage::snapshot(&memory).unwrap();
+    let site = snapshot.resolve(&memory, &query).unwrap();
+    check_site(&memory, &site, start, size, site.source());
+    let wrong = TargetQuery {
+        build_ids: ids(&other),
+        ..query
+    };
+    let error = snapshot.resolve(&memory, &wrong).unwrap_err();
+    assert!(
+        matches!(&error, ResolveError::ModuleMismatch { named, .. } if named.len() == 1),
+        "{error}"
+    );
+    assert_eq!(error.failure(), Failure::NotFound);
+}
+
+#[test]
+fn replaced_file_is_not_opened_by_path() {
+    let shop = Workshop::new();
+    let binary = shop.victim("swapped", WORK, &[]);
+    let victim = shop.start(&binary);
+    let memory = victim.memory();
+    let maps = memory.mappings().unwrap();
+    let mapping = maps
+        .iter()
+        .find(|one| one.path() == Some(&binary))
+        .expect("a mapping")
+        .clone();
+    // A directory without map_files stands for a caller who may not use them.
+    let proc = shop.path("proc");
+    fs::create_dir(&proc).unwrap();
+    std::os::unix::fs::symlink("/", proc.join("root")).unwrap();
+    memory::open_mapping_file(&proc, &mapping).unwrap();
+    fs::rename(&binary, shop.path("aside")).unwrap();
+    fs::copy(shop.path("aside"), &binary).unwrap();
+    let error = memory::open_mapping_file(&proc, &mapping).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+}
+
+#[test]
+fn overwritten_in_place() {
+    let shop = Workshop::new();
+    let library = "__attribute__((noipa)) int work(int x) { return x * 5; }";
+    shop.write("libinplace.c", library);
+    shop.run(
+        "gcc",
+        &[
+            "-O2",
+            "-shared",
+            "-fPIC",
+            "-Wl,--build-id=sha1",
+            "-o",
+            "libinplace.so",
+            "libinplace.c",
+        ],
+    );
+    shop.write("inplace.c", MAIN);
+    shop.run(
+        "gcc",
+        &["-O2", "-o", "inplace", "inplace.c", "-L.", "-linplace"],
+    );
+    let path = shop.path("libinplace.so");
+    let id = ids(&path);
+    let victim = shop.start(&shop.path("inplace"));
+    let memory = victim.memory();
+    let snapshot = TargetImage::snapshot(&memory).unwrap();
+    let site = snapshot
+        .resolve(
+            &memory,
+            &TargetQuery::function(Some("libinplace.so"), "work", id.clone()),
+        )
+        .unwrap();
+    // One instruction of the file is overwritten: the page cache is shared, so memory changes too.
+    let offset = {
+        let image = image(&path);
+        let segment = image.segment_of(site.svma()).unwrap();
+        segment.offset + site.svma().since(segment.svma).unwrap()
+    };
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all_at(&[0x90], offset).unwrap();
+    let error = site.compare_memory(&memory).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            ResolveError::TextChanged {
+                memory: 0x90,
+                foreign: Foreign::Unknown,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    assert_eq!(error.failure(), Failure::Refused);
+}
+
+#[test]
+fn build_ids_short_none_and_false() {
+    let shop = Workshop::new();
+    let short = shop.victim("short", WORK, &["-Wl,--build-id=0x0123456789abcdef"]);
+    let victim = shop.start(&short);
+    let site = resolve(
+        &victim,
+        &TargetQuery::function(
+            Some("exe"),
+            "work",
+            vec!["0123456789abcdef".parse().unwrap()],
+        ),
+    )
+    .unwrap();
+    assert_eq!(site.module().build_id().unwrap().as_bytes().len(), 8);
+    assert!(
+        resolve(
+            &victim,
+            &TargetQuery::function(None, "work", vec!["01234567".parse().unwrap()])
+        )
+        .is_ok()
+    );
+
+    // A type-3 note of another name, in a segment with the others and alone.
+    let probe = r#"__asm__(".pushsection .note.stapsdt,\"a\",@note\n.balign 4\n.long 8, 8, 3\n.asciz \"stapsdt\"\n.quad 0x1122334455667788\n.popsection");"#;
+    let none = shop.victim("none", &format!("{probe}{WORK}"), &["-Wl,--build-id=none"]);
+    let victim = shop.start(&none);
+    let false_id = vec!["8877665544332211".parse().unwrap()];
+    let error = refusal(
+        &victim,
+        &TargetQuery::function(Some("exe"), "work", false_id),
+    );
+    let ResolveError::ModuleMismatch { named, .. } = &error else {
+        panic!("{error}")
+    };
+    assert_eq!(named[0].build_id, None);
+    assert!(error.to_string().contains("(no build-id)"), "{error}");
+    let both = shop.victim("both", &format!("{probe}{WORK}"), &[]);
+    let victim = shop.start(&both);
+    assert!(resolve(&victim, &TargetQuery::function(None, "work", ids(&both))).is_ok());
+}
+
+#[test]
+fn which_module_is_meant() {
+    let shop = Workshop::new();
+    let binary = shop.victim("meant", WORK, &["-Wl,--build-id=0x1111222233334444"]);
+    let victim = shop.start(&binary);
+    let memory = victim.memory();
+    let snapshot = TargetImage::snapshot(&memory).unwrap();
+    let ask = |module: Option<&str>, ids: &[&str]| {
+        let build_ids = ids.iter().map(|id| id.parse().unwrap()).collect();
+        snapshot.resolve(&memory, &TargetQuery::function(module, "work", build_ids))
+    };
+    // No id: those found are listed, of the named module only if one was named.
+    let Err(ResolveError::BuildIdMissing { found }) = ask(None, &[]) else {
+        panic!()
+    };
+    assert!(found.len() >= 3, "program, libc, ld.so: {found:?}");
+    let Err(error @ ResolveError::BuildIdMissing { .. }) = ask(Some("exe"), &[]) else {
+        panic!()
+    };
+    assert!(error.to_string().contains("1111222233334444"), "{error}");
+    assert!(!error.to_string().contains("libc"), "{error}");
+    // Unknown ids and modules, and an id that belongs to another module.
+    assert!(matches!(
+        ask(None, &["deadbeef"]),
+        Err(ResolveError::BuildIdUnknown { .. })
+    ));
+    assert!(matches!(
+        ask(Some("libnothere.so"), &["11112222"]),
+        Err(ResolveError::ModuleNotFound { .. })
+    ));
+    let error = ask(Some("libc.so.6"), &["1111222233334444"]).unwrap_err();
+    let ResolveError::ModuleMismatch { others, named, .. } = &error else {
+        panic!("{error}")
+    };
+    assert_eq!((others.len(), named.len()), (1, 1));
+    assert!(others[0].path.ends_with("meant"));
+    // Several ids: any may fit.
+    assert!(ask(Some("exe"), &["deadbeef", "11112222"]).is_ok());
+    // Every spelling of the module.
+    for name in ["exe", "meant", binary.to_str().unwrap()] {
+        assert!(ask(Some(name), &["11112222"]).is_ok(), "{name}");
+    }
+    // A path through a link.
+    std::os::unix::fs::symlink(&binary, shop.path("link")).unwrap();
+    assert!(ask(shop.path("link").to_str(), &["11112222"]).is_ok());
+    // The vDSO is a module too.
+    let vdso = snapshot
+        .modules()
+        .iter()
+        .find(|one| one.path() == Path::new("[vdso]"))
+        .expect("a vDSO");
+    assert_eq!(vdso.soname(), Some("linux-vdso.so.1"));
+    let query = TargetQuery::function(
+        Some("linux-vdso.so.1"),
+        "__vdso_time",
+        vec![vdso.build_id().unwrap().into()],
+    );
+    let site = snapshot.resolve(&memory, &query).unwrap();
+    assert_eq!(site.source(), Source::Memory);
+    site.compare_memory(&memory).unwrap();
+}
+
+#[test]
+fn ambiguous_prefix_is_listed() {
+    let shop = Workshop::new();
+    shop.write("liba.c", "int other(void) { return 1; }");
+    shop.run(
+        "gcc",
+        &[
+            "-shared",
+            "-fPIC",
+            "-Wl,--build-id=0x1111222255556666",
+            "-o",
+            "liba.so",
+            "liba.c",
+        ],
+    );
+    let binary = shop.victim(
+        "twin",
+        WORK,
+        &[
+            "-Wl,--build-id=0x1111222233334444",
+            "-Wl,--no-as-needed",
+            "-L.",
+            "-la",
+        ],
+    );
+    let victim = shop.start(&binary);
+    let query = |module| TargetQuery::function(module, "work", vec!["11112222".parse().unwrap()]);
+    let error = refusal(&victim, &query(None));
+    let ResolveError::ModuleAmbiguous { found } = &error else {
+        panic!("{error}")
+    };
+    assert_eq!(found.len(), 2);
+    assert!(resolve(&victim, &query(Some("exe"))).is_ok());
+    assert!(matches!(
+        refusal(&victim, &query(Some("liba.so"))),
+        ResolveError::FunctionNotFound { .. }
+    ));
+}
+
+#[test]
+fn a_library_in_a_memfd() {
+    let shop = Workshop::new();
+    shop.write(
+        "libm1.c",
+        "__attribute__((noipa)) int hidden(int x) { return x * 7; }",
+    );
+    shop.run(
+        "gcc",
+        &[
+            "-O2",
+            "-shared",
+            "-fPIC",
+            "-Wl,--build-id=0xfeedfacecafebeef",
+            "-o",
+            "libm1.so",
+            "libm1.c",
+        ],
+    );
+    let source = r#"
+#define _GNU_SOURCE
+#include <sys/mman.h>
+#include <fcntl.h>
+#include <dlfcn.h>
+#include <stdio.h>
+#include <unistd.h>
+__attribute__((noipa)) int work(int x) {
+  char buf[65536], path[64]; int from = open("libm1.so", O_RDONLY), to = memfd_create("mine", 0); long n;
+  while ((n = read(from, buf, sizeof buf)) > 0) if (write(to, buf, n) != n) return -1;
+  sprintf(path, "/proc/self/fd/%d", to);
+  void *lib = dlopen(path, RTLD_NOW); int (*f)(int) = lib ? dlsym(lib, "hidden") : 0; return f ? f(x) : -1; }
+"#;
+    let binary = shop.victim("memfd", source, &["-ldl"]);
+    let victim = Victim::start(std::process::Command::new(binary).current_dir(shop.dir.path()));
+    let (start, size) = nm(&shop.path("libm1.so"), "hidden");
+    let query = TargetQuery::function(
+        Some("memfd:mine"),
+        "hidden",
+        vec!["feedface".parse().unwrap()],
+    );
+    let memory = victim.memory();
+    let site = TargetImage::snapshot(&memory)
+        .unwrap()
+        .resolve(&memory, &query)
+        .unwrap();
+    check_site(&memory, &site, start, size, site.source());
+    let only = MemoryOnly(&memory);
+    let site = TargetImage::snapshot(&only)
+        .unwrap()
+        .resolve(&only, &query)
+        .unwrap();
+    check_site(&only, &site, start, size, Source::Memory);
+}
+
+#[test]
+fn what_is_not_a_process() {
+    assert!(ProcDir::open(u32::MAX / 4).is_err());
+    // A zombie has no memory.
+    let mut child = std::process::Command::new("true").spawn().unwrap();
+    let status = format!("/proc/{}/stat", child.id());
+    while !fs::read_to_string(&status).unwrap().contains(") Z ") {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    let outcome =
+        ProcDir::open(child.id()).map(|memory| TargetImage::snapshot(&memory).map(|_| ()));
+    child.wait().unwrap();
+    assert!(!matches!(outcome, Ok(Ok(()))), "{outcome:?}");
+}
