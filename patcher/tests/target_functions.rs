@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use target_support::*;
+use upatch::process::Process;
 use upatch::target::*;
 
 fn query(binary: &Path, function: &str) -> TargetQuery {
@@ -705,7 +706,7 @@ fn functions_for_helper_calls() {
 }
 
 /// A server of this machine under its own name, started without a socket of its own where possible.
-fn server(command: &mut Command) -> Option<(std::process::Child, ProcDir)> {
+fn server(command: &mut Command) -> Option<(std::process::Child, Process)> {
     let child = command
         .stdin(std::process::Stdio::null())
         .stdout(std::process::Stdio::null())
@@ -713,7 +714,7 @@ fn server(command: &mut Command) -> Option<(std::process::Child, ProcDir)> {
         .spawn()
         .ok()?;
     std::thread::sleep(std::time::Duration::from_millis(300));
-    let memory = ProcDir::open(child.id()).ok()?;
+    let memory = Process::open(child.id() as i32).ok()?;
     Some((child, memory))
 }
 

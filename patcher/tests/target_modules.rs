@@ -592,16 +592,19 @@ __attribute__((noipa)) int work(int x) {
 }
 
 #[test]
-fn what_is_not_a_process() {
-    assert!(ProcDir::open(u32::MAX / 4).is_err());
-    // A zombie has no memory.
-    let mut child = std::process::Command::new("true").spawn().unwrap();
-    let status = format!("/proc/{}/stat", child.id());
-    while !fs::read_to_string(&status).unwrap().contains(") Z ") {
-        std::thread::sleep(std::time::Duration::from_millis(1));
-    }
-    let outcome =
-        ProcDir::open(child.id()).map(|memory| TargetImage::snapshot(&memory).map(|_| ()));
-    child.wait().unwrap();
-    assert!(!matches!(outcome, Ok(Ok(()))), "{outcome:?}");
+fn a_process_that_ended() {
+    let shop = Workshop::new();
+    let binary = shop.victim("ended", WORK, &[]);
+    let victim = shop.start(&binary);
+    let memory = victim.memory();
+    let query = TargetQuery::function(Some("exe"), "work", ids(&binary));
+    let site = TargetImage::snapshot(&memory)
+        .unwrap()
+        .resolve(&memory, &query)
+        .unwrap();
+    drop(victim);
+    let error = site.compare_memory(&memory).unwrap_err();
+    assert_eq!(error.failure(), Failure::NotFound, "{error:?}");
+    let error = TargetImage::snapshot(&memory).unwrap_err();
+    assert_eq!(error.failure(), Failure::NotFound, "{error:?}");
 }

@@ -215,3 +215,11 @@ pub(crate) fn kill_self() {
     // SAFETY: no pointers.
     unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
 }
+
+/// Maps a whole file for reading, private. Reading the map raises SIGBUS if somebody truncates the file meanwhile, which ends
+/// `upatch`: for files too large to be read, before anything of the target is held.
+pub(crate) fn map_for_reading(file: &std::fs::File) -> io::Result<memmap2::Mmap> {
+    // SAFETY: nobody of ours writes the file; bytes that others change meanwhile are only parsed, by readers that
+    // believe nothing they read before.
+    unsafe { memmap2::Mmap::map(file) }
+}

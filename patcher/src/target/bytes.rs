@@ -27,10 +27,7 @@ impl Bytes {
     pub fn of_file(file: &File) -> io::Result<Self> {
         let len = file.metadata()?.len();
         if len > READ_LIMIT {
-            return Err(io::Error::new(
-                io::ErrorKind::FileTooLarge,
-                "larger than is read",
-            ));
+            return crate::process::map_for_reading(file).map(Self::Mapped);
         }
         let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or(0).saturating_add(1));
         file.take(READ_LIMIT).read_to_end(&mut bytes)?;

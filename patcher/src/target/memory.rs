@@ -3,13 +3,14 @@
 //! The trait is the seam to `crate::process` and to tests; nothing here stops or changes the process.
 
 use std::fs::{self, File};
-use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use upatch_trampolines::Avma;
 
 use crate::process::maps::{Backing, Mapping, Maps};
+use crate::process::{MemoryError, Process, ProcessError};
 
 /// A process that can be looked at.
 pub trait TargetMemory {
@@ -41,45 +42,53 @@ pub trait TargetMemory {
     fn root(&self) -> PathBuf;
 }
 
-/// A process through `/proc/PID` alone, without any handle that survives reuse of the pid: for looking only.
-#[derive(Debug)]
-pub struct ProcDir {
-    dir: PathBuf,
-    memory: File,
-}
-
-impl ProcDir {
-    /// Opens `/proc/PID/mem` for reading.
-    ///
-    /// # Errors
-    /// No such process, or no permission (ptrace access is needed).
-    pub fn open(pid: u32) -> io::Result<Self> {
-        let dir = PathBuf::from(format!("/proc/{pid}"));
-        let memory = File::open(dir.join("mem"))?;
-        Ok(Self { dir, memory })
-    }
-}
-
-impl TargetMemory for ProcDir {
+impl TargetMemory for Process {
     fn read_exact_at(&self, at: Avma, buf: &mut [u8]) -> io::Result<()> {
-        self.memory.read_exact_at(buf, at.0)
+        self.memory().read(at, buf).map_err(|error| match error {
+            MemoryError::Gone => gone(),
+            MemoryError::Fault { source, .. } => source,
+        })
     }
 
     fn mappings(&self) -> io::Result<Maps> {
-        Maps::parse(&fs::read(self.dir.join("maps"))?)
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+        self.maps().map_err(plain)
     }
 
     fn open_mapping_file(&self, mapping: &Mapping) -> io::Result<File> {
-        open_mapping_file(&self.dir, mapping)
+        // By pid and not through the directory that the process holds open: a reused pid leads to a file whose inode
+        // or build-id doesn't match.
+        open_mapping_file(&PathBuf::from(format!("/proc/{}", self.pid())), mapping)
     }
 
     fn auxv(&self) -> io::Result<Vec<u8>> {
-        fs::read(self.dir.join("auxv"))
+        let mut words = Vec::new();
+        self.open_file("auxv")
+            .map_err(plain)?
+            .read_to_end(&mut words)?;
+        Ok(words)
     }
 
     fn root(&self) -> PathBuf {
-        self.dir.join("root")
+        PathBuf::from(format!("/proc/{}/root", self.pid()))
+    }
+}
+
+fn gone() -> io::Error {
+    io::Error::from_raw_os_error(libc::ESRCH)
+}
+
+/// The kernel's word behind a failed look at an open process.
+fn plain(error: ProcessError) -> io::Error {
+    match error {
+        ProcessError::NotPermitted { source, .. } | ProcessError::Io { source, .. } => source,
+        ProcessError::Maps(error) => io::Error::new(io::ErrorKind::InvalidData, error),
+        ProcessError::NotFound(_)
+        | ProcessError::NotAProcess { .. }
+        | ProcessError::NotSixtyFour(_)
+        | ProcessError::KernelThread(_)
+        | ProcessError::Zombie(_)
+        | ProcessError::AlreadyTraced { .. }
+        | ProcessError::ShadowStack(_) => gone(),
     }
 }
 

@@ -32,7 +32,7 @@ pub use build_id::{BuildId, BuildIdPrefix};
 pub use elf::{ElfImage, Source};
 pub use error::{Failure, Foreign, ModuleId, ResolveError, SnapshotError};
 pub use image::TargetImage;
-pub use memory::{MemoryOnly, ProcDir, TargetMemory};
+pub use memory::{MemoryOnly, TargetMemory};
 pub use module::Module;
 pub use query::{TargetName, TargetQuery};
 pub use site::PatchSite;

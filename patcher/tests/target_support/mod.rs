@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
+use upatch::process::Process;
 use upatch::target::{
-    BuildId, BuildIdPrefix, ElfImage, PatchSite, ProcDir, ResolveError, TargetImage, TargetQuery,
+    BuildId, BuildIdPrefix, ElfImage, PatchSite, ResolveError, TargetImage, TargetQuery,
     bytes::Bytes,
 };
 
@@ -102,12 +103,12 @@ impl Victim {
         Self { child }
     }
 
-    pub fn pid(&self) -> u32 {
-        self.child.id()
+    pub fn pid(&self) -> i32 {
+        self.child.id() as i32
     }
 
-    pub fn memory(&self) -> ProcDir {
-        ProcDir::open(self.pid()).unwrap()
+    pub fn memory(&self) -> Process {
+        Process::open(self.pid()).unwrap()
     }
 }
 
