@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use object::{Object, ObjectSegment, ObjectSymbol};
@@ -73,7 +74,11 @@ fn file_offset(elf: &object::File<'_>, address: u64) -> Result<u64> {
 pub struct Applied {
     pid: u32,
     site: Site,
-    /// What `upatch apply --json` answered.
+    /// The command line that applied it, as a user would type it.
+    pub command: String,
+    /// How long the whole command took.
+    pub took: Duration,
+    /// What it answered.
     pub answer: Value,
 }
 
@@ -85,11 +90,16 @@ pub fn apply(sample: &str, pid: u32, site: Site, scratch: &Scratch) -> Result<Ap
     let object = build_sample(sample, scratch.path())?;
     let build_id = build_id_of(&site.file)?;
     let mut args: Vec<OsString> = vec!["apply".into(), "--pid".into(), pid.to_string().into()];
-    args.extend(["--build-id".into(), build_id.into(), object.into()]);
+    args.extend(["--build-id".into(), build_id.into()]);
     if let Some(offset) = site.offset {
         args.extend(["--offset".into(), format!("{offset:#x}").into()]);
     }
+    args.push(object.into());
+    let words: Vec<_> = args.iter().map(|arg| arg.to_string_lossy()).collect();
+    let command = format!("upatch {}", words.join(" "));
+    let start = Instant::now();
     let answer = succeed(&args)?;
+    let took = start.elapsed();
     let changed = changed_text(pid, &site.file)?;
     let window = site.file_offset..site.file_offset + JUMP;
     ensure!(
@@ -102,7 +112,13 @@ pub fn apply(sample: &str, pid: u32, site: Site, scratch: &Scratch) -> Result<Ap
         "text changed outside {window:#x?} of {}: {changed:x?}",
         site.file.display()
     );
-    Ok(Applied { pid, site, answer })
+    Ok(Applied {
+        pid,
+        site,
+        command,
+        took,
+        answer,
+    })
 }
 
 impl Applied {
