@@ -1,4 +1,5 @@
 //! The patcher: finds a function in a running process, and changes its entry without hurting the process.
 
+pub mod object;
 pub mod process;
 pub mod target;
