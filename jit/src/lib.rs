@@ -1,1 +1,4 @@
-//! placeholder
+//! Verified BPF to address-free x86-64, and the reference interpreter.
+#![forbid(unsafe_code)]
+
+pub mod interp;
