@@ -1,5 +1,6 @@
 //! The patcher: finds a function in a running process, and changes its entry without hurting the process.
 
+pub mod build;
 pub mod object;
 pub mod process;
 pub mod target;
