@@ -22,3 +22,6 @@ pub use memory::{
     CODE_BASE, CTX_BASE, DATA_BASE, FRAME_STRIDE, MEMORY_BASE, Memory, MemoryFault, Region,
     STACK_TOP, Writable, arena_size, confine, ctx_bytes,
 };
+
+#[cfg(test)]
+mod tests;
