@@ -15,11 +15,10 @@ use object::read::elf::{GnuHashTable, HashTable};
 
 use super::address::{LoadBias, Svma};
 use super::elf::{CTX, Headers, slice};
+use super::symbols::text_at;
 
 /// Most version definitions that are believed (libc has about 40).
 const MAX_VERSIONS: usize = 4096;
-/// Longest name of a symbol or library.
-const MAX_NAME: usize = 64 << 10;
 /// Length of an `Elf64_Rela`.
 const RELA_LEN: usize = 24;
 
@@ -203,13 +202,11 @@ impl Dynamic {
     }
 
     fn string<'a>(&self, bytes: &'a [u8], at: u64) -> Option<&'a [u8]> {
-        let len = self.strings.1.checked_sub(at)?.min(MAX_NAME as u64);
-        let start = self.strings.0.checked_add(at)?;
-        let available = (bytes.len() as u64).checked_sub(start)?;
-        let text = slice(bytes, start, len.min(available))?;
-        text.iter()
-            .position(|&byte| byte == 0)
-            .map(|end| &text[..end])
+        let available = (bytes.len() as u64).checked_sub(self.strings.0)?;
+        text_at(
+            slice(bytes, self.strings.0, self.strings.1.min(available))?,
+            at,
+        )
     }
 
     fn definitions(&self, bytes: &[u8], at: u64, count: usize) -> Vec<(u16, String)> {

@@ -122,6 +122,22 @@ pub fn open_mapping_file(dir: &Path, mapping: &Mapping) -> io::Result<File> {
     }
 }
 
+/// Two mappings, perhaps of different moments, and whether they are of one file.
+pub(crate) trait SameFile {
+    /// By device and inode: a file may get another name or lose its name. Memory without an inode goes by its name.
+    fn same_file(&self, other: &Self) -> bool;
+}
+
+impl SameFile for Mapping {
+    fn same_file(&self, other: &Self) -> bool {
+        let named = self.inode != 0 || self.backing == other.backing;
+        named
+            && self.dev == other.dev
+            && self.inode == other.inode
+            && self.path().is_some() == other.path().is_some()
+    }
+}
+
 /// Opens a regular file; never blocks on a FIFO or a device that was put in its place.
 pub(crate) fn open_readable(path: &Path) -> io::Result<File> {
     let file = fs::OpenOptions::new()

@@ -15,7 +15,7 @@ use super::build_id::BuildId;
 use super::bytes::Bytes;
 use super::elf::{self, ElfError, ElfImage, Headers, PAGE};
 use super::error::{ModuleId, ResolveError};
-use super::memory::TargetMemory;
+use super::memory::{SameFile, TargetMemory};
 use crate::process::maps::{Backing, Mapping, Maps};
 
 /// Longest dynamic section that is read from memory.
@@ -71,7 +71,7 @@ impl Module {
         let agrees = |headers: &Headers| headers.bias_of(text.range.start, text.offset, true);
         // The header usually lies in the nearest mapping of the file's first byte, at or before the text.
         let header = maps.iter().rfind(|one| {
-            same_file(one, text) && one.offset == 0 && one.range.start <= text.range.start
+            one.same_file(text) && one.offset == 0 && one.range.start <= text.range.start
         });
         let in_memory = header.and_then(|header| {
             let headers = headers_in_memory(memory, header.range.start)?;
@@ -96,7 +96,7 @@ impl Module {
         let range = AvmaRange::new(bias.avma(Svma(span.start)), span.end - span.start);
         let mappings: Vec<Mapping> = maps
             .overlapping(range)
-            .filter(|one| same_file(one, text))
+            .filter(|one| one.same_file(text))
             .cloned()
             .collect();
         let (path, deleted) = match &text.backing {
@@ -236,10 +236,6 @@ fn may_hold_elf(mapping: &Mapping) -> bool {
         Backing::Pseudo(name) => name == "[vdso]",
         Backing::Anonymous => false,
     }
-}
-
-fn same_file(one: &Mapping, other: &Mapping) -> bool {
-    one.dev == other.dev && one.inode == other.inode && one.backing == other.backing
 }
 
 fn headers_in_memory(memory: &impl TargetMemory, at: Avma) -> Option<Headers> {

@@ -4,6 +4,8 @@
 //! behind its entry. Candidates are found by looking at every byte pattern of a near jump, and confirmed by decoding the
 //! frame from its beginning.
 
+use std::collections::BTreeSet;
+
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction};
 
 use super::address::Svma;
@@ -43,11 +45,24 @@ pub(crate) fn of(
         });
     }
     let frames = image.frames();
+    // Frames of a real file don't overlap: together they are no longer than the code. Hostile ones do.
+    let code: u64 = image
+        .segments()
+        .iter()
+        .filter(|segment| segment.exec)
+        .map(|segment| segment.filesz)
+        .sum();
+    let mut budget = code.saturating_mul(2);
+    let mut seen: BTreeSet<Svma> = BTreeSet::new();
     let mut check = |at: Svma| {
         let next = frames.partition_point(|frame| frame.start <= at);
         let Some(frame) = next.checked_sub(1).and_then(|index| frames.get(index)) else {
             return;
         };
+        if !seen.insert(frame.start) || frame.len > budget {
+            return;
+        }
+        budget -= frame.len;
         let known = found.iter().any(|part| part.start == frame.start);
         let fits = frame.covers(at) && frame.len <= MAX_PART && outside(frame.start);
         if !known && fits && found.len() < MAX_PARTS && jumps_into(image, *frame, start, end) {

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use upatch_trampolines::function::{CodePart, FunctionText};
-use upatch_trampolines::{Avma, AvmaRange};
+use upatch_trampolines::{Avma, AvmaRange, JUMP_LEN};
 
 use super::address::Svma;
 use super::elf::{ElfImage, Source};
 use super::error::{Foreign, MappingFault, ResolveError};
-use super::memory::TargetMemory;
+use super::memory::{SameFile, TargetMemory};
 use super::module::Module;
 use super::plt::Plt;
 use crate::process::maps::Maps;
@@ -140,13 +140,34 @@ impl PatchSite {
     /// [`ResolveError::NotMapped`], [`ResolveError::Mapping`], [`ResolveError::TextChanged`] naming the first byte that
     /// differs, or the process can't be read.
     pub fn compare_memory(&self, memory: &impl TargetMemory) -> Result<(), ResolveError> {
-        let range = self.range();
-        let unreadable = |at| move |source| ResolveError::Unreadable { at, source };
-        let maps = memory.mappings().map_err(unreadable(range.start))?;
+        self.compare_memory_patched(memory, self.avma(), &[])
+    }
+
+    /// As [`PatchSite::compare_memory`], but at `at` the bytes of a poke must be in place of the file's. What of them
+    /// lies outside function and padding is not looked at.
+    ///
+    /// # Errors
+    /// As [`PatchSite::compare_memory`].
+    pub fn compare_memory_patched(
+        &self,
+        memory: &impl TargetMemory,
+        at: Avma,
+        poked: &[u8],
+    ) -> Result<(), ResolveError> {
+        let start = self.range().start;
+        let maps = memory
+            .mappings()
+            .map_err(|source| ResolveError::Unreadable { at: start, source })?;
         self.check_mapping(&maps)?;
-        let behind = range.end;
-        self.compare(memory, &maps, range.start, &self.bytes)?;
-        self.compare(memory, &maps, behind, &self.padding)?;
+        let mut expected = [self.bytes(), self.padding()].concat();
+        for (index, byte) in poked.iter().enumerate() {
+            let into = at.plus(index as u64).since(start);
+            let place = into.and_then(|into| expected.get_mut(usize::try_from(into).ok()?));
+            if let Some(place) = place {
+                *place = *byte;
+            }
+        }
+        self.compare(memory, &maps, start, &expected)?;
         self.parts.iter().try_for_each(|(at, bytes)| {
             self.compare(memory, &maps, self.module.bias().avma(*at), bytes)
         })
@@ -160,10 +181,7 @@ impl PatchSite {
         while at < range.end {
             let own = self.module.mappings();
             let mapping = maps.find(at).filter(|mapping| {
-                let same = own.iter().any(|own| {
-                    (own.dev, own.inode) == (mapping.dev, mapping.inode)
-                        && own.path() == mapping.path()
-                });
+                let same = own.iter().any(|own| own.same_file(mapping));
                 // The same byte of the file, not another mapping of it that took the place.
                 let offset = own.iter().find_map(|own| own.file_offset(at));
                 same && (offset.is_none() || offset == mapping.file_offset(at))
@@ -206,24 +224,25 @@ impl PatchSite {
             .read_exact_at(at, &mut now)
             .map_err(|source| ResolveError::Unreadable { at, source })?;
         let differing = file.iter().zip(&now).position(|(file, now)| file != now);
+        let site = Some(self.site).filter(|_| at == self.range().start);
         // Bytes that come from memory can't differ from it, but a probe is a probe.
         let suspect = differing.or_else(|| {
-            let probed = self.source() == Source::Memory && at == self.range().start;
-            let site = self.site;
-            (probed && probe_at(maps, at.plus(site as u64), now.get(site..)?).is_some())
-                .then_some(site)
+            let site = site.filter(|_| self.source() == Source::Memory)?;
+            let probe = probe_at(maps, at.plus(site as u64), now.get(site..)?);
+            probe.map(|_| site)
         });
         let Some(index) = suspect else { return Ok(()) };
         let here = at.plus(index as u64);
-        // A change of an operand only is still that of the instruction before it: look there too.
-        let foreign = (index.saturating_sub(4)..=index)
-            .rev()
-            .filter(|start| {
-                *start == index || file.get(*start) != now.get(*start) || now[*start] == 0xe8
-            })
-            .find_map(|start| probe_at(maps, at.plus(start as u64), &now[start..]))
-            .or_else(|| jump_at(here, &now[index..]))
-            .unwrap_or(Foreign::Unknown);
+        // Where the file has a jump at the site too, only its operand differs: look at the whole instruction.
+        let begins = [
+            Some(index),
+            site.filter(|site| *site < index && index - site < JUMP_LEN),
+        ];
+        let foreign = begins.into_iter().flatten().find_map(|begin| {
+            let (at, code) = (at.plus(begin as u64), now.get(begin..)?);
+            probe_at(maps, at, code).or_else(|| jump_at(at, code))
+        });
+        let foreign = foreign.unwrap_or(Foreign::Unknown);
         Err(ResolveError::TextChanged {
             module: self.module.path().to_owned(),
             at: here,
@@ -261,4 +280,32 @@ fn target_of(at: Avma, code: &[u8]) -> Option<Avma> {
         at.plus(5)
             .plus(i64::from(i32::from_le_bytes(field)).cast_unsigned()),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probes_and_jumps_are_told_apart() {
+        let text = "\
+1000-2000 r-xp 00000000 fe:01 7 /bin/a\n\
+5000-6000 r-xp 00000000 00:00 0                          [uprobes-trampoline]\n";
+        let maps = Maps::parse(text.as_bytes()).unwrap();
+        let at = Avma(0x1000);
+        let call = |to: u64| [&[0xe8][..], &((to as i64 - 0x1005) as i32).to_le_bytes()].concat();
+        let foreign = probe_at(&maps, at, &call(0x5010));
+        assert_eq!(foreign, Some(Foreign::OptimizedUprobe));
+        assert_eq!(probe_at(&maps, at, &call(0x1800)), None);
+        assert_eq!(probe_at(&maps, at, &call(0x9000)), None);
+        assert_eq!(probe_at(&maps, at, &[0xe8, 0, 0]), None);
+        assert_eq!(probe_at(&maps, at, &[]), None);
+        assert_eq!(
+            probe_at(&maps, at, &[0xcc]),
+            Some(Foreign::UprobeOrBreakpoint)
+        );
+        let jump = jump_at(at, &[0xe9, 0xfb, 0xff, 0xff, 0xff]);
+        assert_eq!(jump, Some(Foreign::Jump { to: Avma(0x1000) }));
+        assert_eq!(jump_at(at, &[0xeb, 0]), None);
+    }
 }

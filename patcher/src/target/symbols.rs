@@ -8,11 +8,15 @@ use std::fmt;
 
 use goblin::elf::sym::{STB_LOCAL, STB_WEAK, STT_FUNC, STT_GNU_IFUNC, STT_NOTYPE};
 
+use object::read::elf::SectionHeader;
+
 use super::address::Svma;
 use super::demangle;
 use super::dynamic::Version;
 use super::elf::ElfImage;
 
+/// Longest name of a symbol or library; longer ones don't count (C++ templates reach several KiB).
+const MAX_NAME: usize = 16 << 10;
 const SHN_UNDEF: u16 = 0;
 const SHN_LORESERVE: u16 = 0xff00;
 
@@ -137,7 +141,19 @@ pub(crate) fn for_each<'a>(
                 binding,
             });
         };
+    // Names may share their ends, so together they can be longer than the string table, but not by much.
+    let mut budget = image.bytes().len().saturating_mul(4);
+    let mut affordable = |name: &[u8]| match budget.checked_sub(name.len()) {
+        Some(rest) => {
+            budget = rest;
+            true
+        }
+        None => false,
+    };
     for (name, symbol, version) in image.dynamic().symbols(image.bytes()) {
+        if !affordable(name) {
+            break;
+        }
         let section = u16::try_from(symbol.st_shndx).unwrap_or(SHN_UNDEF);
         visit(
             name,
@@ -149,12 +165,19 @@ pub(crate) fn for_each<'a>(
         );
     }
     let Some(file) = image.sections() else { return };
-    let table = file.elf_symbol_table();
     let little = object::LittleEndian;
+    let table = file.elf_symbol_table();
+    let strings = file.elf_section_table().section(table.string_section());
+    let Ok(strings) = strings.and_then(|section| section.data(little, image.bytes())) else {
+        return;
+    };
     for symbol in table.iter() {
-        let Ok(name) = table.strings().get(symbol.st_name.get(little)) else {
+        let Some(name) = text_at(strings, u64::from(symbol.st_name.get(little))) else {
             continue;
         };
+        if !affordable(name) {
+            break;
+        }
         let section = symbol.st_shndx.get(little);
         visit(
             name,
@@ -165,6 +188,15 @@ pub(crate) fn for_each<'a>(
             None,
         );
     }
+}
+
+/// The text that ends with NUL at an offset of a string table, if it isn't longer than any real name.
+pub(crate) fn text_at(strings: &[u8], at: u64) -> Option<&[u8]> {
+    let rest = strings.get(usize::try_from(at).ok()?..)?;
+    let rest = &rest[..rest.len().min(MAX_NAME)];
+    rest.iter()
+        .position(|&byte| byte == 0)
+        .map(|end| &rest[..end])
 }
 
 /// How a name is meant to be found.

@@ -14,8 +14,8 @@ use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 use upatch::process::Process;
 use upatch::target::{
-    BuildId, BuildIdPrefix, ElfImage, PatchSite, ResolveError, TargetImage, TargetQuery,
-    bytes::Bytes,
+    BuildId, BuildIdPrefix, ElfImage, PatchSite, ResolveError, Source, Svma, TargetImage,
+    TargetMemory, TargetQuery, bytes::Bytes,
 };
 
 /// What every victim ends with: it says that it is ready and sleeps until its parent goes.
@@ -166,4 +166,37 @@ pub fn refusal(victim: &Victim, query: &TargetQuery) -> ResolveError {
         Ok(site) => panic!("resolved to {:?} at {}", site.function(), site.svma()),
         Err(error) => error,
     }
+}
+
+/// Everything that must hold for `work` in a victim whose symbol table is at hand.
+pub fn check(
+    victim: &Victim,
+    query: &TargetQuery,
+    start: u64,
+    size: u64,
+    source: Source,
+) -> PatchSite {
+    let memory = victim.memory();
+    let snapshot = TargetImage::snapshot(&memory).unwrap();
+    let site = snapshot.resolve(&memory, query).unwrap();
+    check_site(&memory, &site, start, size, source);
+    site
+}
+
+pub fn check_site(
+    memory: &impl TargetMemory,
+    site: &PatchSite,
+    start: u64,
+    size: u64,
+    source: Source,
+) {
+    assert_eq!(site.svma(), Svma(start));
+    assert_eq!(site.range().len(), size);
+    assert!(site.is_entry());
+    assert_eq!(site.source(), source);
+    let mut bytes = vec![0; site.bytes().len()];
+    memory.read_exact_at(site.avma(), &mut bytes).unwrap();
+    assert_eq!(bytes, site.bytes());
+    site.compare_memory(memory).unwrap();
+    assert_eq!(site.text().bytes.len() as u64, size);
 }
