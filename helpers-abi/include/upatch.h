@@ -173,7 +173,7 @@ enum upatch_verdict {
 		_Pragma("clang diagnostic pop")					\
 	}									\
 	static inline __attribute__((always_inline)) __typeof__(name(0))	\
-	____##name(struct pt_regs *ctx, ##args)
+	____##name(struct pt_regs *ctx __attribute__((unused)), ##args)
 
 /*
  * How it works: a pointer-sized value converts to any integer or pointer parameter by cutting it. To bool it would
