@@ -91,19 +91,21 @@ fn classify_branch(insn: &Instruction, bytes: &[u8]) -> Result<Relocation, Immov
     if insn.is_jmp_far() {
         return Err(Immovable::Far);
     }
-    // Intel ignores the operand-size prefix of a near branch in 64-bit mode, AMD truncates the target (SDM vol. 2, JMP).
-    let narrow = bytes
-        .iter()
-        .take_while(|byte| is_prefix(**byte))
-        .any(|byte| *byte == OPERAND_SIZE);
-    if insn.op0_kind() == OpKind::NearBranch64 && !narrow {
+    if insn.op0_kind() == OpKind::NearBranch64 && !has_operand_size_prefix(bytes) {
         Ok(Relocation::Branch)
     } else {
         Err(Immovable::OperandSize)
     }
 }
 
-const OPERAND_SIZE: u8 = 0x66;
+/// Does the instruction have prefix 0x66? Intel ignores it at near branches in 64-bit mode, AMD truncates the target
+/// (SDM vol. 2, JMP; APM vol. 3), so nobody may rely on either.
+pub(crate) fn has_operand_size_prefix(bytes: &[u8]) -> bool {
+    bytes
+        .iter()
+        .take_while(|byte| is_prefix(**byte))
+        .any(|byte| *byte == 0x66)
+}
 
 /// Legacy prefixes (SDM vol. 2, 2.1.1) and REX.
 const fn is_prefix(byte: u8) -> bool {

@@ -2,7 +2,8 @@
 //!
 //! Everything here works in user mode without raising an exception, on general-purpose registers, flags and checked
 //! memory only; its results become unknown. Left out on purpose: string instructions, `bsf` and `bsr` (undefined
-//! results), everything with vector registers, anything that changes control, segment or model-specific registers.
+//! results), `cmpxchg16b` (faults when misaligned), what not every x86-64 processor has (BMI, `popcnt`, `movbe`, `rdpid`),
+//! everything with vector registers, anything that changes control, segment or model-specific registers.
 
 use iced_x86::Mnemonic;
 
@@ -15,7 +16,6 @@ pub(crate) const fn is_allowed(mnemonic: Mnemonic) -> bool {
             | M::Movzx
             | M::Movsx
             | M::Movsxd
-            | M::Movbe
             | M::Lea
             | M::Xchg
             | M::Bswap
@@ -32,7 +32,6 @@ pub(crate) const fn is_allowed(mnemonic: Mnemonic) -> bool {
             | M::Xor
             | M::Not
             | M::Test
-            | M::Andn
             | M::Shl
             | M::Shr
             | M::Sar
@@ -40,13 +39,8 @@ pub(crate) const fn is_allowed(mnemonic: Mnemonic) -> bool {
             | M::Ror
             | M::Shld
             | M::Shrd
-            | M::Shlx
-            | M::Shrx
-            | M::Sarx
-            | M::Rorx
             | M::Mul
             | M::Imul
-            | M::Mulx
             | M::Div
             | M::Idiv
             | M::Cbw
@@ -59,11 +53,6 @@ pub(crate) const fn is_allowed(mnemonic: Mnemonic) -> bool {
             | M::Bts
             | M::Btr
             | M::Btc
-            | M::Popcnt
-            | M::Tzcnt
-            | M::Lzcnt
-            | M::Bzhi
-            | M::Bextr
             | M::Seto
             | M::Setno
             | M::Setb
@@ -98,8 +87,6 @@ pub(crate) const fn is_allowed(mnemonic: Mnemonic) -> bool {
             | M::Cmovg
             | M::Xadd
             | M::Cmpxchg
-            | M::Cmpxchg8b
-            | M::Cmpxchg16b
             | M::Nop
             | M::Endbr64
             | M::Pause
@@ -108,7 +95,6 @@ pub(crate) const fn is_allowed(mnemonic: Mnemonic) -> bool {
             | M::Sfence
             | M::Rdtsc
             | M::Rdtscp
-            | M::Rdpid
             | M::Cld
             | M::Clc
             | M::Stc

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use iced_x86::{Decoder, DecoderOptions, Instruction, InstructionInfoFactory};
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory};
 
 use super::memory::Memory;
 use super::state::State;
@@ -14,6 +14,7 @@ use super::step::{self, Flow};
 use super::{CheckFailure, Problem, exit};
 use crate::address::Avma;
 use crate::displace::text_of;
+use crate::relocate;
 
 /// Instructions stepped before the check gives up: hooks are short, and each path through a subroutine counts.
 const MAX_STEPS: u32 = 400_000;
@@ -58,7 +59,7 @@ pub(crate) fn explore(memory: Memory<'_>) -> Result<(), CheckFailure> {
         path_numbers: HashMap::new(),
         reached: BTreeMap::new(),
     };
-    explorer.arrive(0, memory.image.at.0, State::entry());
+    explorer.arrive(0, memory.image.at.0, State::entry(), false);
     let mut steps = 0;
     while let Some((path, at)) = explorer.pending.pop() {
         explorer.follow(path, at, &mut steps)?;
@@ -67,14 +68,15 @@ pub(crate) fn explore(memory: Memory<'_>) -> Result<(), CheckFailure> {
 }
 
 impl Explorer<'_> {
-    /// Records that `at` is reached in `state`; queues it if that is news.
-    fn arrive(&mut self, path: CallPath, at: u64, state: State) {
+    /// Records that `at` is reached in `state`; queues it if that is news. Every loop has a jump backwards, so widening
+    /// there is enough; elsewhere it would undo what comparisons have shown.
+    fn arrive(&mut self, path: CallPath, at: u64, state: State, backwards: bool) {
         match self.known.get_mut(&(path, at)) {
             None => {
                 self.known.insert((path, at), (state, 0));
             }
             Some((known, visits)) => {
-                let Some(joined) = known.join(&state, *visits >= WIDEN_AFTER) else {
+                let Some(joined) = known.join(&state, backwards && *visits >= WIDEN_AFTER) else {
                     return;
                 };
                 *known = joined;
@@ -114,27 +116,31 @@ impl Explorer<'_> {
                     at = insn.next_ip();
                     // Where something else arrives too, the joined state goes on.
                     if self.known.contains_key(&(path, at)) {
-                        self.arrive(path, at, state);
+                        self.arrive(path, at, state, false);
                         return Ok(());
                     }
                 }
                 Flow::Jump(to) => {
-                    self.arrive(path, to, state);
+                    self.arrive(path, to, state, to <= at);
                     return Ok(());
                 }
                 Flow::Branch(to) => {
                     let mut taken = state.clone();
                     if step::refine(&mut taken, insn.condition_code(), true) {
-                        self.arrive(path, to, taken);
+                        self.arrive(path, to, taken, to <= at);
                     }
-                    if step::refine(&mut state, insn.condition_code(), false) {
-                        self.arrive(path, insn.next_ip(), state);
+                    if !step::refine(&mut state, insn.condition_code(), false) {
+                        return Ok(());
                     }
-                    return Ok(());
+                    at = insn.next_ip();
+                    if self.known.contains_key(&(path, at)) {
+                        self.arrive(path, at, state, false);
+                        return Ok(());
+                    }
                 }
                 Flow::Call(target) => {
                     let callee = self.enter(path, target, insn.next_ip()).map_err(failure)?;
-                    self.arrive(callee, target, state);
+                    self.arrive(callee, target, state, false);
                     return Ok(());
                 }
                 Flow::Return(to) => {
@@ -145,7 +151,7 @@ impl Explorer<'_> {
                         }));
                     }
                     let from = caller.from;
-                    self.arrive(from, to, state);
+                    self.arrive(from, to, state, false);
                     return Ok(());
                 }
                 Flow::Leave => return exit::at_return(self.memory, &state).map_err(failure),
@@ -228,6 +234,9 @@ impl Explorer<'_> {
                 format!("{:02x?}", &bytes[..bytes.len().min(4)]),
                 Problem::Undecodable,
             ));
+        }
+        if insn.flow_control() != FlowControl::Next && relocate::has_operand_size_prefix(bytes) {
+            return Err(failure(text_of(&insn), Problem::NotAllowed));
         }
         let before = self
             .reached

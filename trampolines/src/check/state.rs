@@ -238,9 +238,8 @@ impl State {
     }
 
     fn forget_below_red_zone(&mut self) {
+        // In the middle of an instruction; at its end an unknown rsp is refused.
         let Some((anchor, offset)) = self.rsp() else {
-            self.slots.clear();
-            self.saved_vectors = None;
             return;
         };
         let (_, highest) = self.bounds(anchor, offset);

@@ -227,6 +227,14 @@ impl Machine<'_> {
         if !super::allowed::is_allowed(insn.mnemonic()) {
             return Err(Problem::NotAllowed);
         }
+        // A bit number in a register reaches far beyond the operand (SDM vol. 2, BT).
+        let bit_test = matches!(
+            insn.mnemonic(),
+            Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc
+        );
+        if bit_test && insn.op0_kind() == OpKind::Memory {
+            return Err(Problem::NotAllowed);
+        }
         if insn.mnemonic() == Mnemonic::And
             && insn.op0_kind() == OpKind::Register
             && insn.op0_register() == Register::RSP
@@ -300,7 +308,9 @@ impl Machine<'_> {
     /// The registers that `xchg` exchanges, and what they hold before.
     fn exchanged(&self) -> Result<Option<[(u8, Value); 2]>, Problem> {
         let insn = self.insn;
-        if insn.code() != Code::Xchg_rm64_r64 || insn.op0_kind() != OpKind::Register {
+        if !matches!(insn.code(), Code::Xchg_rm64_r64 | Code::Xchg_r64_RAX)
+            || insn.op0_kind() != OpKind::Register
+        {
             return Ok(None);
         }
         match (gpr(insn.op0_register()), gpr(insn.op1_register())) {
@@ -330,7 +340,7 @@ impl Machine<'_> {
         if insn.op_count() != 2 || insn.op0_kind() != OpKind::Register {
             return None;
         }
-        let register = gpr(insn.op0_register())?;
+        let register = gpr(insn.op0_register()).filter(|_| high_byte(insn.op0_register()) == 0)?;
         let bits = self.width(0);
         match insn.mnemonic() {
             Mnemonic::Cmp => {
@@ -382,9 +392,11 @@ impl Machine<'_> {
 
     /// `and rsp, -64`.
     fn align(&mut self) -> Result<(), Problem> {
-        let mask = self.insn.immediate(1);
+        let mask = self.operand_of(1)?.as_constant();
         match self.state.rsp() {
-            Some((Anchor::Entry, offset)) if mask == (-64i64) as u64 && self.width(0) == 64 => {
+            Some((Anchor::Entry, offset))
+                if mask == Some((-64i64) as u64) && self.width(0) == 64 =>
+            {
                 self.state.align_rsp(offset);
                 self.state.flags = Kept::Changed;
                 Ok(())
@@ -569,7 +581,11 @@ impl Machine<'_> {
             }
             _ => {
                 let width = if index > 0 { self.width(0) } else { 64 };
-                Ok(Value::constant(self.insn.immediate(index) & mask(width)))
+                let immediate = self
+                    .insn
+                    .try_immediate(index)
+                    .map_err(|_| Problem::NotAllowed)?;
+                Ok(Value::constant(immediate & mask(width)))
             }
         }
     }
