@@ -206,7 +206,7 @@ enum Spelling {
     Demangled,
 }
 
-/// [`definitions`] of an image that is its own code.
+/// All definitions of `name` in an image that holds its own code; see `find_function` and `resolve` for how it is read.
 #[must_use]
 pub fn definitions_of(image: &ElfImage, name: &str) -> Vec<Definition> {
     definitions(image, image, name)
