@@ -4,6 +4,7 @@
 //! upatch works. Invariant: a task's exit code is 0 only if all that it ran succeeded.
 
 mod check;
+mod fresh;
 mod process;
 mod programs;
 mod provision;
@@ -65,6 +66,12 @@ const TASKS: &[Task] = &[
         arguments: "[ARGS]",
         help: "rewrite expected outputs to what tests see now",
         run: test::bless,
+    },
+    Task {
+        name: "fresh",
+        arguments: "",
+        help: "demo and test on a bare Debian 12, as root and as an ordinary user",
+        run: fresh::run,
     },
     Task {
         name: "provision",

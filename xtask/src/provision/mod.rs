@@ -46,6 +46,14 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// Installs packages on this system.
+///
+/// # Errors
+/// We are not root, or apt-get fails.
+pub(crate) fn install(packages: &[&str]) -> Result<()> {
+    apt::Archive::new(&target_folder()?.join("upatch-apt")).install(packages)
+}
+
 /// Installs or fetches all that is not there yet.
 ///
 /// # Errors

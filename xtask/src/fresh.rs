@@ -1,0 +1,106 @@
+//! `cargo xtask fresh`: the demo and the tests on a bare Debian 12, as root and as an ordinary user.
+//!
+//! Decides what such a machine has: a minimal Debian, a C compiler (Rust links with it), this Rust toolchain, and a
+//! clone of what is committed. Everything else the tasks must get for themselves. Runs in namespaces of its own, so
+//! that every mount and process in there ends with it.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::process::{is_root, output, succeed};
+use crate::{provision, repository, target_folder};
+
+/// To build the system, from a mirror that answers.
+const SYSTEM_LIMIT: Duration = Duration::from_secs(15 * 60);
+/// For one user's demo and tests, with a cold build.
+const LIMIT: Duration = Duration::from_secs(60 * 60);
+
+/// Who runs the tasks, with the ids in the fresh system.
+const USERS: [(&str, u32); 2] = [("root", 0), ("upatch", 1000)];
+
+/// Run as root in new mount and pid namespaces: $1 system, $2 toolchain, $3 cargo registry, $4 user, $5 id.
+const ENTER: &str = r#"
+set -eu
+mount --bind /dev "$1/dev"
+mount -t proc proc "$1/proc"
+mkdir -p "$1/opt/rust" "$1/opt/cargo-$4"
+mount --bind -o ro "$2" "$1/opt/rust"
+[ -d "$1/opt/cargo-$4/registry" ] || cp -a "$3" "$1/opt/cargo-$4/registry"
+home=/root
+if [ "$5" != 0 ]; then
+    home=/home/$4
+    grep -q "^$4:" "$1/etc/passwd" || chroot "$1" useradd --create-home --uid "$5" "$4"
+    chown -R "$5:$5" "$1/opt/cargo-$4" "$1/src-$4"
+fi
+exec chroot --userspec="$5:$5" "$1" env -i PATH=/opt/rust/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME="$home" \
+    CARGO_HOME="/opt/cargo-$4" UPATCH_STRICT=1 sh -c "cd /src-$4 && cargo xtask demo && cargo xtask test"
+"#;
+
+/// Builds the system and runs everything in it.
+pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    ensure!(arguments.is_empty(), "fresh takes no arguments");
+    ensure!(is_root(), "only root can make and enter a fresh system");
+    let system = target_folder()?.join("upatch-fresh");
+    make(&system)?;
+    let (_, sysroot) = output(Command::new("rustc").args(["--print", "sysroot"]))?;
+    let registry = cargo_registry()?;
+    for (user, id) in USERS {
+        let clone = system.join(format!("src-{user}"));
+        if clone.exists() {
+            fs::remove_dir_all(&clone)?;
+        }
+        let mut git = Command::new("git");
+        git.args(["clone", "--quiet", "--no-hardlinks"])
+            .arg(repository())
+            .arg(&clone);
+        succeed(&mut git, LIMIT)?;
+        println!("\n== demo and test as {user}, in {}", system.display());
+        let mut enter = Command::new("unshare");
+        enter.args([
+            "--mount",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--propagation",
+            "private",
+        ]);
+        enter
+            .args(["sh", "-c", ENTER, "enter"])
+            .arg(&system)
+            .arg(sysroot.trim())
+            .arg(&registry);
+        succeed(enter.args([user, &id.to_string()]), LIMIT)?;
+    }
+    Ok(())
+}
+
+/// A minimal Debian 12 with a C compiler, made once.
+fn make(system: &Path) -> Result<()> {
+    if system.join("usr/bin/gcc").exists() {
+        return Ok(());
+    }
+    if output(Command::new("mmdebstrap").arg("--version")).is_err() {
+        provision::install(&["mmdebstrap"])?;
+    }
+    let mut mmdebstrap = Command::new("mmdebstrap");
+    mmdebstrap.args([
+        "--quiet",
+        "--variant=minbase",
+        "--include=ca-certificates,gcc,libc6-dev",
+        "bookworm",
+    ]);
+    succeed(mmdebstrap.arg(system), SYSTEM_LIMIT)
+}
+
+/// The crates that were downloaded already: in a fresh system they would only be downloaded again.
+fn cargo_registry() -> Result<std::path::PathBuf> {
+    let home = std::env::var_os("CARGO_HOME").map(std::path::PathBuf::from);
+    let home = home.or_else(|| std::env::home_dir().map(|home| home.join(".cargo")));
+    Ok(home
+        .context("neither CARGO_HOME nor HOME is set")?
+        .join("registry"))
+}
