@@ -22,10 +22,11 @@ const FLAGS: [&str; 9] = [
 
 /// Compiles `source` to assembly; the error is what clang said.
 fn compile(source: &str, standard: &str) -> Result<String, String> {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("a scratch folder");
     let header = Path::new(env!("CARGO_MANIFEST_DIR")).join("include");
-    std::fs::write(folder.path().join("source.c"), source).unwrap();
-    std::fs::write(folder.path().join("vmlinux.h"), VMLINUX_H).unwrap();
+    std::fs::write(folder.path().join("source.c"), source).expect("the scratch folder is writable");
+    std::fs::write(folder.path().join("vmlinux.h"), VMLINUX_H)
+        .expect("the scratch folder is writable");
     let clang = std::env::var("UPATCH_CLANG").unwrap_or_else(|_| "clang-19".into());
     let output = Command::new(clang)
         .args(FLAGS)
@@ -44,7 +45,7 @@ fn compile(source: &str, standard: &str) -> Result<String, String> {
         .output()
         .expect("clang 19 runs (set UPATCH_CLANG if it has another name)");
     if output.status.success() {
-        Ok(String::from_utf8(output.stdout).unwrap())
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     } else {
         Err(String::from_utf8_lossy(&output.stderr).into_owned())
     }
