@@ -43,10 +43,14 @@ pub(crate) fn is_called(mangled: &[u8], wanted: &str) -> bool {
             return true;
         }
     }
+    // gcc's clones (`.cold`, `.isra.0`, `.constprop.0`) are parts, or take other arguments: never what is meant.
     let parse = ParseOptions::default().recursion_limit(MAX_DEPTH);
     let Ok(symbol) = Symbol::new_with_options(name.as_bytes(), &parse) else {
         return false;
     };
+    if name.contains('.') {
+        return false;
+    }
     let print = |options: DemangleOptions| {
         let mut text = Bounded::default();
         symbol
@@ -55,9 +59,21 @@ pub(crate) fn is_called(mangled: &[u8], wanted: &str) -> bool {
             .then_some(text.0)
     };
     let full = DemangleOptions::new();
-    print(full.no_params().no_return_type()).is_some_and(|text| text == wanted)
-        || print(full.no_return_type()).is_some_and(|text| text == wanted)
-        || print(full).is_some_and(|text| text == wanted)
+    let same = |text: String| text == wanted || without_abi_tags(&text) == wanted;
+    print(full.no_params().no_return_type()).is_some_and(same)
+        || print(full.no_return_type()).is_some_and(same)
+        || print(full).is_some_and(same)
+}
+
+/// Without `[abi:cxx11]` and the like, which nobody writes in a source.
+fn without_abi_tags(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, tag)) = rest.split_once("[abi:") {
+        plain.push_str(before);
+        rest = tag.split_once(']').map_or("", |(_, after)| after);
+    }
+    plain + rest
 }
 
 /// Cheap test before the dear one: a mangled name spells every identifier of the demangled name, unless it repeats one.
@@ -120,6 +136,19 @@ mod tests {
         assert!(is_called(legacy, "app::store::get::h0123456789abcdef"));
         assert!(is_called(b"_RNvNtCs1234_3app5store3get", "app::store::get"));
         assert!(!is_called(b"main", "main"));
+        let tagged = b"_ZN4llvm6Triple9normalizeB5cxx11ENS_9StringRefE";
+        assert!(is_called(tagged, "llvm::Triple::normalize"));
+        assert!(is_called(
+            tagged,
+            "llvm::Triple::normalize(llvm::StringRef)"
+        ));
+        assert!(is_called(tagged, "llvm::Triple::normalize[abi:cxx11]"));
+        for part in [".cold", ".isra.0", ".constprop.0"] {
+            let clone = format!("_ZN3app5Store3getEiPKc{part}");
+            assert!(!is_called(clone.as_bytes(), "app::Store::get"), "{part}");
+        }
+        assert!(is_called(b"_ZN3app5StoreC2Ei", "app::Store::Store"));
+        assert!(is_called(b"_ZN3app5StoreD2Ev", "app::Store::~Store"));
         assert_eq!(
             readable("_ZN3app5Store3getEiPKc").as_deref(),
             Some("app::Store::get(int, char const*)")

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use upatch_trampolines::Avma;
 
-use super::build_id::{BuildId, BuildIdPrefix};
+use super::build_id::BuildId;
 use super::bytes::Bytes;
 use super::elf::ElfImage;
 use super::error::{ModuleId, ResolveError, SnapshotError};
@@ -199,17 +199,4 @@ fn is_called(memory: &impl TargetMemory, module: &Module, name: &str) -> bool {
         .mappings()
         .iter()
         .any(|mapping| mapping.inode == metadata.ino() && mapping.dev == device)
-}
-
-impl TargetQuery {
-    /// The query for a function of a module with this build-id.
-    #[must_use]
-    pub fn function(module: Option<&str>, function: &str, build_ids: Vec<BuildIdPrefix>) -> Self {
-        Self {
-            module: module.map(str::to_owned),
-            function: Some(function.to_owned()),
-            build_ids,
-            ..Self::default()
-        }
-    }
 }

@@ -34,5 +34,5 @@ pub use error::{Failure, Foreign, ModuleId, ResolveError, SnapshotError};
 pub use image::TargetImage;
 pub use memory::{MemoryOnly, TargetMemory};
 pub use module::Module;
-pub use query::{TargetName, TargetQuery};
+pub use query::TargetQuery;
 pub use site::PatchSite;

@@ -18,76 +18,15 @@ pub struct TargetQuery {
     pub build_ids: Vec<BuildIdPrefix>,
 }
 
-/// The target in a section's name: `MODULE:FUNCTION[+OFFSET]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TargetName {
-    /// Before the first colon.
-    pub module: String,
-    /// Up to the last `+`, if a number follows it.
-    pub function: String,
-    /// That number, or 0.
-    pub offset: u64,
-}
-
-impl TargetName {
-    /// Splits `MODULE:FUNCTION[+OFFSET]`; the offset is decimal or `0x…`, and `operator+` stays whole. `None` if a part is
-    /// empty.
+impl TargetQuery {
+    /// The query for the entry of a function.
     #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let (module, rest) = text.split_once(':')?;
-        let (function, offset) = match rest.rsplit_once('+') {
-            Some((function, number)) => match number_of(number) {
-                Some(offset) => (function, offset),
-                None => (rest, 0),
-            },
-            None => (rest, 0),
-        };
-        let whole = !module.is_empty() && !function.is_empty();
-        whole.then(|| Self {
-            module: module.to_owned(),
-            function: function.to_owned(),
-            offset,
-        })
-    }
-}
-
-/// Decimal or `0x…` hexadecimal; no sign, no blanks.
-fn number_of(text: &str) -> Option<u64> {
-    let (digits, radix) = text
-        .strip_prefix("0x")
-        .map_or((text, 10), |digits| (digits, 16));
-    let digits_only = !digits.is_empty() && digits.chars().all(|letter| letter.is_digit(radix));
-    if digits_only {
-        u64::from_str_radix(digits, radix).ok()
-    } else {
-        None
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_of_targets() {
-        let name = |text: &str| {
-            TargetName::parse(text).map(|name| (name.module, name.function, name.offset))
-        };
-        let is = |module: &str, function: &str, offset| {
-            Some((module.to_owned(), function.to_owned(), offset))
-        };
-        assert_eq!(name("exe:main"), is("exe", "main", 0));
-        assert_eq!(
-            name("libc.so.6:memcpy@GLIBC_2.14+0x10"),
-            is("libc.so.6", "memcpy@GLIBC_2.14", 16)
-        );
-        assert_eq!(name("/usr/bin/a:f+12"), is("/usr/bin/a", "f", 12));
-        assert_eq!(name("a:ns::operator+"), is("a", "ns::operator+", 0));
-        assert_eq!(name("a:ns::operator++4"), is("a", "ns::operator+", 4));
-        assert_eq!(name("a:f+0xg"), is("a", "f+0xg", 0));
-        assert_eq!(name("a:f++"), is("a", "f++", 0));
-        for bad in ["", "a", ":f", "a:", "a:+4"] {
-            assert_eq!(name(bad), None, "{bad}");
+    pub fn function(module: Option<&str>, function: &str, build_ids: Vec<BuildIdPrefix>) -> Self {
+        Self {
+            module: module.map(str::to_owned),
+            function: Some(function.to_owned()),
+            build_ids,
+            ..Self::default()
         }
     }
 }
