@@ -8,6 +8,7 @@
 //! .data NAME "text\0\x7f"             read-only bytes
 //! .extern name(u32, ptr?, mem[1], rdmem?[3], str?) -> s32
 //! .function LABEL [global] [ARGS]     what BTF says of a function
+//! .repeat N INSTRUCTION               the instruction N times
 //! .line FILE:LINE[:COLUMN] text       of the instructions that follow
 //! ```
 //! Extern parameters: `u8` to `u64` and `s8` to `s64` numbers; `ptr` a pointer of the application; `mem[I]` memory whose

@@ -76,7 +76,7 @@ impl AsmError {
             }
             AsmErrorKind::Unsupported { instead, .. } => Some((*instead).to_owned()),
             AsmErrorKind::UnknownDirective { .. } => Some(
-                "directives are .kind .name .arena .global .data .extern .function .line"
+                "directives are .kind .name .arena .global .data .extern .function .repeat .line"
                     .to_owned(),
             ),
             AsmErrorKind::BadRegister { .. } => Some("registers are %r0 to %r10".to_owned()),

@@ -227,6 +227,15 @@ impl Cursor {
         self.next += 1;
     }
 
+    /// Where the cursor is, for [`Self::rewind`].
+    pub(super) fn position(&self) -> usize {
+        self.next
+    }
+
+    pub(super) fn rewind(&mut self, position: usize) {
+        self.next = position;
+    }
+
     /// Takes the next token if it is this character.
     pub(super) fn eat(&mut self, punct: char) -> bool {
         let found = self.peek() == Some(&TokenKind::Punct(punct));

@@ -17,6 +17,7 @@
 //! Directives are listed in `directive`. Decides spelling only: what is a program at all says [`Program::new`]. Total on any
 //! text: every mistake is an error with line and column.
 
+mod case;
 mod directive;
 mod error;
 mod instruction;
@@ -24,6 +25,7 @@ mod lex;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use case::{Case, CaseError, Expected};
 pub use error::{AsmError, AsmErrorKind};
 
 use self::directive::FunctionDecl;
@@ -133,11 +135,24 @@ impl Assembly {
         }
         match cursor.peek() {
             None => Ok(()),
+            Some(TokenKind::Word(name)) if name == ".repeat" => self.repeat(&mut cursor),
             Some(TokenKind::Word(name)) if name.starts_with('.') => {
                 directive::parse(self, &mut cursor)
             }
             Some(_) => self.instruction(&mut cursor),
         }
+    }
+
+    /// `.repeat N INSTRUCTION`, for jumps that are far.
+    fn repeat(&mut self, cursor: &mut Cursor) -> Result<(), AsmError> {
+        cursor.advance();
+        let times: u32 = cursor.number_as("a number of times", |value| value.try_into().ok())?;
+        let start = cursor.position();
+        for _ in 0..times {
+            cursor.rewind(start);
+            self.instruction(cursor)?;
+        }
+        Ok(())
     }
 
     fn instruction(&mut self, cursor: &mut Cursor) -> Result<(), AsmError> {
