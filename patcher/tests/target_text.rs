@@ -308,3 +308,81 @@ fn text_relocations_are_refused() {
         .compare_memory(&victim.memory())
         .unwrap();
 }
+
+/// Attaches a perf event to an instruction of a file and says so; holds it until its input ends.
+const PROBE: &str = r#"
+import ctypes, struct, sys
+path, offset, pid = sys.argv[1].encode(), int(sys.argv[2]), int(sys.argv[3])
+kind = int(open("/sys/bus/event_source/devices/uprobe/type").read())
+name = ctypes.create_string_buffer(path)
+attr = ctypes.create_string_buffer(struct.pack("<IIQQQQQIIQQ", kind, 72, 0, 0, 0, 0, 0, 0, 0, ctypes.addressof(name), offset))
+fd = ctypes.CDLL(None, use_errno=True).syscall(298, attr, pid, -1, -1, 8)
+print("ready" if fd >= 0 else "errno %d" % ctypes.get_errno(), flush=True)
+sys.stdin.read()
+"#;
+
+/// Kernel uprobes, the plain and the optimised kind, are seen and named; once they are gone the text is as in the file.
+#[test]
+fn kernel_uprobes_are_named() {
+    use std::io::{BufRead, BufReader};
+    let shop = Workshop::new();
+    shop.write("probe.py", PROBE);
+    let source = "#include <stdio.h>\n#include <unistd.h>\n\
+        __attribute__((noipa)) int plain(int x) { return x * 1234567; }\n\
+        __asm__(\".text\\n.globl spot\\n.type spot,@function\\n.balign 16\\nspot: .cfi_startproc\\n.byte 0x0f,0x1f,0x44,0,0\\nlea 1(%rdi),%eax\\nret\\n.cfi_endproc\\n.size spot,.-spot\\n\");\n\
+        int spot(int); int main(void) { puts(\"ready\"); fflush(stdout); for (int i = 0; getppid() != 1; i++) { plain(i); spot(i); usleep(1000); } }\n";
+    shop.write("probed.c", source);
+    shop.run(
+        "gcc",
+        &["-O2", "-Wl,--build-id=sha1", "-o", "probed", "probed.c"],
+    );
+    let binary = shop.path("probed");
+    for (name, optimised) in [("plain", false), ("spot", true)] {
+        let victim = shop.start(&binary);
+        let memory = victim.memory();
+        let site = resolve(&victim, &query(&binary, name)).unwrap();
+        site.compare_memory(&memory).unwrap();
+        let image = image(&binary);
+        let segment = image.segment_of(site.svma()).unwrap();
+        let offset = segment.offset + site.svma().since(segment.svma).unwrap();
+        let mut probe = std::process::Command::new("python3")
+            .args([shop.path("probe.py"), binary.clone()])
+            .args([offset.to_string(), victim.pid().to_string()])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = String::new();
+        let _ = BufReader::new(probe.stdout.take().unwrap()).read_line(&mut said);
+        let attached = said.trim() == "ready";
+        // The kernel optimises a probe when it is hit, and not every kernel does.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_millis(500);
+        let mut seen = Vec::new();
+        while attached && std::time::Instant::now() < deadline {
+            match site.compare_memory(&memory) {
+                Err(ResolveError::TextChanged { at, foreign, .. }) => {
+                    assert_eq!(at, site.avma());
+                    seen.push(foreign);
+                }
+                Err(error) => panic!("{error}"),
+                Ok(()) => assert!(seen.is_empty(), "the probe is still attached"),
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        drop(probe.stdin.take());
+        probe.wait().unwrap();
+        if !attached {
+            println!("skipped: no uprobe of our own here ({})", said.trim());
+            return;
+        }
+        let count = |foreign| seen.iter().filter(|one| **one == foreign).count();
+        let (traps, calls) = (
+            count(Foreign::UprobeOrBreakpoint),
+            count(Foreign::OptimizedUprobe),
+        );
+        println!("{name}: seen {traps} times as a trap, {calls} times as a call");
+        assert!(!seen.is_empty() && traps + calls == seen.len(), "{seen:?}");
+        assert!(optimised || calls == 0);
+        site.compare_memory(&memory).unwrap();
+    }
+}
