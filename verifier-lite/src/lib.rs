@@ -16,8 +16,10 @@ pub mod insn;
 pub mod program;
 pub mod semantics;
 mod slot;
+pub mod verify;
 
 pub use asm::{AsmError, assemble, assemble_as};
 pub use facts::{Access, Facts, RawProgram, Verdict, VerifiedProgram};
 pub use insn::{Insn, Pc, Reg};
 pub use program::{MalformedProgram, Program, ProgramKind, ProgramParts};
+pub use verify::{Policy, Rejection, verify};
