@@ -1,0 +1,4 @@
+// refused: map `old` (legacy): upatch has no maps, only the arena
+#include "upatch.h"
+struct { unsigned int type, key, value, entries; } SEC("maps") old = { 1, 4, 8, 16 };
+SEC("uprobe/exe:f") int f(void *ctx) { return 0; }

@@ -1,0 +1,94 @@
+//! Damaged objects are answered, never by a panic, an endless loop or unbounded memory.
+
+use std::time::Duration;
+
+use upatch_tests::object_fuzz::{Report, exercise, input, peak_memory};
+
+use crate::{build_case, case, cases, is_possible};
+
+/// The object without debug sections, as llvm-strip -g leaves it; `None` without that tool.
+pub(crate) fn stripped(bytes: &[u8]) -> Option<Vec<u8>> {
+    let file = tempfile::NamedTempFile::new().ok()?;
+    std::fs::write(file.path(), bytes).ok()?;
+    let status = std::process::Command::new("llvm-strip-19")
+        .arg("-g")
+        .arg(file.path())
+        .status()
+        .ok()?;
+    status.success().then(|| std::fs::read(file.path()).ok())?
+}
+
+#[test]
+fn two_hundred_thousand_damaged_objects() {
+    let mut seeds = Vec::new();
+    for source in cases("accept").into_iter().chain(cases("libbpf")) {
+        if is_possible("objects::two_hundred_thousand_damaged_objects", &source) {
+            let (_, bytes) = build_case(&source, &[]).unwrap();
+            // Debug sections are not looked at: without them more of the damage hits.
+            seeds.push(stripped(&bytes).unwrap_or(bytes));
+        }
+    }
+    let before = peak_memory().unwrap();
+    let total = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..2)
+            .map(|worker| {
+                let seeds = &seeds;
+                scope.spawn(move || {
+                    let mut report = Report::default();
+                    for number in 0..100_000 {
+                        exercise(&input(seeds, 20_261_121 + worker, number), &mut report);
+                    }
+                    report
+                })
+            })
+            .collect();
+        workers.into_iter().fold(Report::default(), |sum, worker| {
+            let one = worker.join().expect("no input makes it panic");
+            Report {
+                inputs: sum.inputs + one.inputs,
+                parsed: sum.parsed + one.parsed,
+                linked: sum.linked + one.linked,
+                slowest: sum.slowest.max(one.slowest),
+                slowest_at: 0,
+            }
+        })
+    });
+    let grown = peak_memory().unwrap().saturating_sub(before);
+    println!("{total:?}, {} MiB more", grown >> 20);
+    assert_eq!(total.inputs, 200_000);
+    // The damage is neither so small that nothing is found nor so large that nothing is reached.
+    assert!(total.parsed > 2_000 && total.linked > 2_000, "{total:?}");
+    assert!(total.parsed < 180_000, "{total:?}");
+    // A stop of the machine must not fail the test; a loop would take longer.
+    assert!(total.slowest < Duration::from_secs(10), "{total:?}");
+    assert!(grown < 256 << 20, "{grown}");
+}
+
+/// Writes a little-endian number into bytes.
+fn put<const N: usize>(bytes: &mut [u8], at: usize, value: [u8; N]) {
+    bytes[at..at + N].copy_from_slice(&value);
+}
+
+#[test]
+fn sections_that_share_bytes_are_refused() {
+    // 4,000 sections that each hold the whole file would be copied 4,000 times.
+    let (_, bytes) = build_case(&case("accept/bare.c"), &[]).unwrap();
+    let table = u64::from_le_bytes(bytes[40..48].try_into().unwrap()) as usize;
+    let count = u16::from_le_bytes(bytes[60..62].try_into().unwrap()) as usize;
+    let mut hostile = bytes.clone();
+    let entry = bytes[table + 64..table + 128].to_vec();
+    for _ in 0..3_000 {
+        let mut entry = entry.clone();
+        put(&mut entry, 4, 1_u32.to_le_bytes());
+        put(&mut entry, 8, 2_u64.to_le_bytes());
+        put(&mut entry, 24, 0_u64.to_le_bytes());
+        put(&mut entry, 32, (bytes.len() as u64).to_le_bytes());
+        hostile.extend(entry);
+    }
+    put(&mut hostile, 60, ((count + 3_000) as u16).to_le_bytes());
+    let error = upatch::object::PatchObject::parse(&hostile).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the object is damaged: its sections overlap"
+    );
+}
