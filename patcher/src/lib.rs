@@ -2,5 +2,6 @@
 
 pub mod build;
 pub mod object;
+pub mod patching;
 pub mod process;
 pub mod target;

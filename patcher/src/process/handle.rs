@@ -3,10 +3,11 @@
 //! Decides whether a pid is something that can be patched at all. Every later look goes through the directory and the
 //! pidfd opened here, so that a reused pid gives errors and not somebody else's process.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::Mode;
@@ -60,6 +61,9 @@ pub enum ProcessError {
     /// Its threads run with a shadow stack, which a rewritten return address would trip.
     #[error("process {0} runs with a shadow stack")]
     ShadowStack(i32),
+    /// Another `upatch` is changing it.
+    #[error("another upatch is at work on process {0}")]
+    Locked(i32),
     /// The kernel wrote a memory map that we can't read.
     #[error(transparent)]
     Maps(#[from] MapsError),
@@ -83,8 +87,21 @@ pub enum ProcessError {
 pub struct Process {
     pid: i32,
     pidfd: OwnedFd,
-    dir: OwnedFd,
+    dir: File,
     memory: Memory,
+}
+
+/// The exclusive right to change one process, among all `upatch` on this machine that see the same `/proc`. Ends when it
+/// is dropped, or when its holder dies.
+#[derive(Debug)]
+pub struct ProcessLock<'p> {
+    dir: &'p File,
+}
+
+impl Drop for ProcessLock<'_> {
+    fn drop(&mut self) {
+        let _ = self.dir.unlock();
+    }
 }
 
 impl Process {
@@ -98,7 +115,6 @@ impl Process {
         }
         let dir =
             std::fs::File::open(format!("/proc/{pid}")).map_err(|_| ProcessError::NotFound(pid))?;
-        let dir = OwnedFd::from(dir);
         let status = Status::parse(&read_text(pid, &dir, "status")?);
         if status.tgid != pid {
             return Err(ProcessError::NotAProcess {
@@ -139,6 +155,24 @@ impl Process {
         process.read_text("status")?;
         process.check_alive()?;
         Ok(process)
+    }
+
+    /// Waits up to five seconds for the right to change this process.
+    ///
+    /// # Errors
+    /// [`ProcessError::Locked`] if another `upatch` is at work on it.
+    pub fn lock(&self) -> Result<ProcessLock<'_>, ProcessError> {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            match self.dir.try_lock() {
+                Ok(()) => return Ok(ProcessLock { dir: &self.dir }),
+                Err(TryLockError::Error(source)) => return Err(self.io("", source)),
+                Err(TryLockError::WouldBlock) if Instant::now() > deadline => {
+                    return Err(ProcessError::Locked(self.pid));
+                }
+                Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(10)),
+            }
+        }
     }
 
     /// Its process id.
@@ -251,13 +285,13 @@ fn io_error(pid: i32, file: &str, source: io::Error) -> ProcessError {
     }
 }
 
-fn open_in(pid: i32, dir: &OwnedFd, path: &str, mode: OFlag) -> Result<File, ProcessError> {
+fn open_in(pid: i32, dir: &File, path: &str, mode: OFlag) -> Result<File, ProcessError> {
     openat(dir.as_fd(), path, mode | OFlag::O_CLOEXEC, Mode::empty())
         .map(File::from)
         .map_err(|errno| io_error(pid, path, errno.into()))
 }
 
-fn read_text(pid: i32, dir: &OwnedFd, path: &str) -> Result<String, ProcessError> {
+fn read_text(pid: i32, dir: &File, path: &str) -> Result<String, ProcessError> {
     let mut bytes = Vec::new();
     let mut file = open_in(pid, dir, path, OFlag::O_RDONLY)?;
     file.read_to_end(&mut bytes)
@@ -266,7 +300,7 @@ fn read_text(pid: i32, dir: &OwnedFd, path: &str) -> Result<String, ProcessError
 }
 
 /// Looks at the class byte of the program's ELF header (`EI_CLASS`, gABI ch. 4).
-fn is_32_bit(pid: i32, dir: &OwnedFd) -> Result<bool, ProcessError> {
+fn is_32_bit(pid: i32, dir: &File) -> Result<bool, ProcessError> {
     let mut ident = [0; 5];
     let mut exe = open_in(pid, dir, "exe", OFlag::O_RDONLY)?;
     exe.read_exact(&mut ident)

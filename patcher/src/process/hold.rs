@@ -251,7 +251,6 @@ impl<'t> HeldThread<'t> {
                 }
                 Stop::Gone => return Err(HoldError::Gone),
             }
-            stopped = true;
             self.original = self.trace(sys::registers(self.tid))?;
             if tracee::mend_interrupted(&mut self.original) {
                 self.trace(sys::set_registers(self.tid, &self.original))?;

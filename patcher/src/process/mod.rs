@@ -18,7 +18,7 @@ mod sharers;
 mod stack;
 pub mod status;
 pub mod stop;
-mod stub;
+pub(crate) mod stub;
 mod sys;
 mod tracee;
 pub mod tracer;

@@ -15,6 +15,7 @@
 
 use upatch_trampolines::{Avma, AvmaRange};
 
+use super::handle::Process;
 use super::maps::{Mapping, Maps};
 use super::memory::{Memory, MemoryError};
 use super::sys::Regs;
@@ -57,14 +58,14 @@ pub(super) fn frame(regs: &Regs) -> (Avma, Vec<u8>) {
 
 /// A place for the stub.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct StubPlace {
+pub(crate) struct StubPlace {
     pub(super) at: Avma,
     /// The stub of an earlier session lies there already; somebody may still be about to leave it.
     pub(super) inherited: bool,
 }
 
 impl StubPlace {
-    pub(super) fn range(&self) -> AvmaRange {
+    pub(crate) fn range(&self) -> AvmaRange {
         AvmaRange::new(self.at, STUB.len() as u64)
     }
 
@@ -78,7 +79,7 @@ impl StubPlace {
     }
 
     /// Puts the zeros back.
-    pub(super) fn erase(&self, memory: &Memory) -> Result<(), MemoryError> {
+    pub(crate) fn erase(&self, memory: &Memory) -> Result<(), MemoryError> {
         memory.write(self.at, &[0; STUB.len()])
     }
 }
@@ -87,6 +88,15 @@ impl StubPlace {
 pub(super) fn places(memory: &Memory, maps: &Maps) -> Vec<StubPlace> {
     maps.iter()
         .filter_map(|mapping| place_in(memory, maps, mapping))
+        .collect()
+}
+
+/// Stubs that a killed `upatch` left.
+pub(crate) fn inherited(process: &Process) -> Vec<StubPlace> {
+    let maps = process.maps().unwrap_or_default();
+    places(process.memory(), &maps)
+        .into_iter()
+        .filter(|place| place.inherited)
         .collect()
 }
 

@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// Registers of a stopped thread, as `PTRACE_GETREGS` gives them.
-pub type Regs = libc::user_regs_struct;
+pub(crate) type Regs = libc::user_regs_struct;
 
 /// A thread's registration of restartable sequences; `struct ptrace_rseq_configuration` of linux/ptrace.h.
 #[repr(C)]

@@ -1,0 +1,210 @@
+//! Applying a prepared patch: stop, look, poke, resume; again after a pause if somebody was in the way.
+
+use std::time::Duration;
+
+use upatch_trampolines::{AvmaRange, PokePlan};
+
+use super::clean::{self, Rubbish};
+use super::poke::{PokeError, text_poke};
+use super::prepare::Prepared;
+use super::quiesce::{Busy, RangeUse, interior, survey};
+use super::record::Record;
+use crate::process::failpoint::{FailPoint, reach};
+use crate::process::stub::{self, StubPlace};
+use crate::process::{Process, RemoteError, StopError, StopFigures, StoppedProcess, Tracer};
+
+/// How often a stop is tried before somebody in the way is an answer.
+const ATTEMPTS: u32 = 60;
+
+/// The pause before the n-th repetition: 1 ms growing to 20 ms, about one second in all.
+pub(super) fn pause(attempt: u32) {
+    std::thread::sleep(Duration::from_millis(u64::from(attempt.clamp(1, 20))));
+}
+
+/// What it took, added up over all stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PokeFigures {
+    /// How often the process was stopped.
+    pub stops: u32,
+    /// The longest of these stops.
+    pub longest_stop: Duration,
+    /// Tasks of the largest stop.
+    pub tasks: usize,
+    /// Of these, tasks of other processes in the same address space.
+    pub foreign: usize,
+    /// Of these, tasks that slept in the kernel.
+    pub parked: usize,
+    /// Tasks that were born during a stop.
+    pub born: usize,
+    /// Tasks whose ip was moved.
+    pub moved: usize,
+    /// Tasks that stood in the way of a stop's purpose.
+    pub standing: usize,
+    /// Words on stacks that stood in the way.
+    pub returning: usize,
+}
+
+impl PokeFigures {
+    pub(super) fn add_stop(&mut self, stop: &StopFigures) {
+        self.stops += 1;
+        self.longest_stop = self.longest_stop.max(stop.duration);
+        self.tasks = self.tasks.max(stop.tasks);
+        self.foreign = self.foreign.max(stop.foreign);
+        self.parked = self.parked.max(stop.parked);
+        self.born += stop.born;
+    }
+
+    pub(super) fn add_use(&mut self, used: &RangeUse) {
+        self.standing += used.standing.len();
+        self.returning += used.words.len();
+    }
+}
+
+/// A patch that is live.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// What was poked.
+    pub plan: PokePlan,
+    /// Its record in the target.
+    pub record: Record,
+    /// What it took.
+    pub figures: PokeFigures,
+}
+
+/// Why a prepared patch is not live. The target runs unpatched.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// There was no quiet moment.
+    #[error(transparent)]
+    Busy(Box<Busy>),
+    /// The text isn't what was planned for, or can't be written.
+    #[error(transparent)]
+    Poke(#[from] PokeError),
+    /// The process could not be stopped.
+    #[error(transparent)]
+    Stop(#[from] StopError),
+}
+
+/// Stubs that a killed `upatch` left, and regions that may be unused: looked at in the same stop as everything else.
+pub(super) struct Chores {
+    stubs: Vec<StubPlace>,
+    rubbish: Rubbish,
+}
+
+impl Chores {
+    pub(super) fn new(process: &Process, rubbish: Rubbish) -> Self {
+        Self {
+            stubs: stub::inherited(process),
+            rubbish,
+        }
+    }
+
+    /// Ranges to survey.
+    pub(super) fn ranges(&self) -> Vec<AvmaRange> {
+        let stubs = self.stubs.iter().map(StubPlace::range);
+        stubs.chain(self.rubbish.code_ranges()).collect()
+    }
+
+    /// Acts on the survey: erases stubs, keeps only what nobody is in.
+    pub(super) fn surveyed(&mut self, process: &Process, uses: &[RangeUse], complete: bool) {
+        let (stubs, regions) = uses.split_at(self.stubs.len().min(uses.len()));
+        for (place, used) in self.stubs.iter().zip(stubs) {
+            if used.is_unused() && complete {
+                // Zeros in place of zeros that were there before; if it fails the stub stays, and does no harm.
+                let _ = place.erase(process.memory());
+            }
+        }
+        self.stubs.clear();
+        let mut unused = regions.iter().map(|used| used.is_unused() && complete);
+        self.rubbish
+            .regions
+            .retain(|_| unused.next().unwrap_or(false));
+    }
+
+    /// One more region, of which a survey has shown that nobody is inside.
+    pub(super) fn add(&mut self, found: super::region::Found) {
+        self.rubbish.regions.push(found);
+    }
+
+    /// Takes away what the survey found unused. Best effort: what stays is found again.
+    pub(super) fn finish(self, process: &Process) -> Result<(), RemoteError> {
+        let (retired, regions): (Vec<_>, Vec<_>) = self
+            .rubbish
+            .regions
+            .into_iter()
+            .partition(clean::must_retire);
+        for found in &retired {
+            let _ = clean::retire(process, found);
+        }
+        clean::clean(
+            process,
+            &Rubbish {
+                regions,
+                ..self.rubbish
+            },
+        )
+    }
+}
+
+/// Makes a prepared patch live.
+///
+/// # Errors
+/// See [`ApplyError`]; what was prepared is taken out again.
+pub fn apply(mut prepared: Prepared<'_>) -> Result<Applied, ApplyError> {
+    let process = prepared.process;
+    let mut chores = Chores::new(process, std::mem::take(&mut prepared.leftovers));
+    let mut figures = PokeFigures::default();
+    match poke_in(process, &prepared.plan, &mut chores, &mut figures) {
+        Ok(()) => {
+            // The patch is live; rubbish that can't be removed now is removed another time.
+            let _ = chores.finish(process);
+            Ok(Applied {
+                plan: prepared.plan,
+                record: prepared.record,
+                figures,
+            })
+        }
+        // Nobody knows what the site holds: the image stays.
+        Err(error @ ApplyError::Poke(PokeError::Lost { .. })) => Err(error),
+        Err(error) => {
+            let _ = prepared.discard();
+            Err(error)
+        }
+    }
+}
+
+fn poke_in(
+    process: &Process,
+    plan: &PokePlan,
+    chores: &mut Chores,
+    figures: &mut PokeFigures,
+) -> Result<(), ApplyError> {
+    for attempt in 1.. {
+        let tried = Tracer::session(|tracer| -> Result<Option<Busy>, ApplyError> {
+            let mut stopped = StoppedProcess::stop(tracer, process)?;
+            let mut ranges = vec![interior(plan)];
+            ranges.extend(chores.ranges());
+            let (uses, complete) = survey(&mut stopped, &ranges);
+            chores.surveyed(process, &uses[1..], complete);
+            let result = match stopped.quiesce_surveyed(plan.clone(), &uses[0]) {
+                Err(busy) => {
+                    figures.add_use(&uses[0]);
+                    Ok(Some(busy))
+                }
+                Ok(quiescent) => text_poke(quiescent).map(|poked| {
+                    figures.moved += poked.moved;
+                    None
+                }),
+            };
+            figures.add_stop(&stopped.resume());
+            reach(FailPoint::Resumed);
+            Ok(result?)
+        });
+        match tried? {
+            None => return Ok(()),
+            Some(busy) if attempt >= ATTEMPTS => return Err(ApplyError::Busy(Box::new(busy))),
+            Some(_) => pause(attempt),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,129 @@
+//! Taking away what nobody uses any more: regions that were never applied or are reverted, orphaned arenas, forgotten
+//! descriptors.
+//!
+//! Runs while the target runs; whoever calls it has proof that nobody is in a region (no jump leads there, and a survey
+//! of the stopped process found nobody inside).
+
+use upatch_trampolines::{Avma, AvmaRange};
+
+use super::record::{RecordState, STATE_OFFSET};
+use super::region::{self, Found, FoundState, Inventory};
+use crate::process::failpoint::{FailPoint, reach};
+use crate::process::remote::RemoteFd;
+use crate::process::{HeldThread, MemoryError, Process, RemoteError, Tracer};
+
+/// What is to go.
+#[derive(Debug, Default)]
+pub(super) struct Rubbish {
+    /// Regions of which the survey says that nobody is inside.
+    pub(super) regions: Vec<Found>,
+    /// Arenas without a region.
+    pub(super) arenas: Vec<AvmaRange>,
+    /// Open memory files of ours.
+    pub(super) descriptors: Vec<i32>,
+}
+
+impl Rubbish {
+    pub(super) fn is_empty(&self) -> bool {
+        self.regions.is_empty() && self.arenas.is_empty() && self.descriptors.is_empty()
+    }
+
+    /// What an inventory shows as left behind, before anybody has looked who is inside.
+    pub(super) fn candidates(inventory: &Inventory) -> Self {
+        let left = |found: &&Found| match found.state {
+            FoundState::Leftover | FoundState::Incomplete => true,
+            FoundState::Applied
+            | FoundState::Retired
+            | FoundState::Contested { .. }
+            | FoundState::Damaged(_) => false,
+        };
+        Self {
+            regions: inventory.found.iter().filter(left).cloned().collect(),
+            // The arena of a region whose record can't be believed looks orphaned, and may be in use.
+            arenas: if inventory
+                .found
+                .iter()
+                .any(|found| matches!(found.state, FoundState::Damaged(_)))
+            {
+                Vec::new()
+            } else {
+                inventory.orphans.clone()
+            },
+            descriptors: inventory.descriptors.clone(),
+        }
+    }
+
+    /// The executable ranges that must be unused before the regions may go; a region without code has an empty one.
+    pub(super) fn code_ranges(&self) -> Vec<AvmaRange> {
+        let nothing = AvmaRange::new(Avma(0), 0);
+        self.regions
+            .iter()
+            .map(|found| found.code.unwrap_or(nothing))
+            .collect()
+    }
+}
+
+/// Does the image's frame perhaps outlive what a stack scan can see?
+pub(super) fn must_retire(found: &Found) -> bool {
+    found
+        .record
+        .as_ref()
+        .is_some_and(|record| record.calls_application)
+}
+
+/// Marks a reverted region as kept.
+pub(super) fn retire(process: &Process, found: &Found) -> Result<(), MemoryError> {
+    match found.record_at {
+        Some(at) => process.memory().write(
+            at.start.plus(STATE_OFFSET),
+            &RecordState::Retired.word().to_le_bytes(),
+        ),
+        None => Ok(()),
+    }
+}
+
+/// Takes the rubbish away with one borrowed thread.
+pub(super) fn clean(process: &Process, rubbish: &Rubbish) -> Result<(), RemoteError> {
+    if rubbish.is_empty() {
+        return Ok(());
+    }
+    Tracer::session(|tracer| {
+        let mut held = HeldThread::hold(tracer, process)?;
+        clean_with(&mut held, rubbish)?;
+        Ok(held.release()?)
+    })
+}
+
+/// As [`clean`], with a thread that is held anyway.
+pub(super) fn clean_with(held: &mut HeldThread<'_>, rubbish: &Rubbish) -> Result<(), RemoteError> {
+    for &fd in &rubbish.descriptors {
+        // Looked at again: the number may have been closed and reused since.
+        if region::is_our_descriptor(held.process(), fd)
+            && let Ok(fd) = u64::try_from(fd)
+        {
+            held.close(RemoteFd(fd))?;
+        }
+    }
+    for found in &rubbish.regions {
+        // The record first: a region without one is known to be unused. The arena last: without region it is orphaned.
+        if let Some(record) = found.record_at {
+            held.unmap(record)?;
+            reach(FailPoint::PartlyUnmapped);
+        }
+        for &range in found
+            .ranges
+            .iter()
+            .filter(|&&range| Some(range) != found.record_at)
+        {
+            held.unmap(range)?;
+        }
+        reach(FailPoint::ImageUnmapped);
+        if let Some(arena) = found.arena() {
+            held.unmap(arena)?;
+        }
+    }
+    for &arena in &rubbish.arenas {
+        held.unmap(arena)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,28 @@
+//! Patches in a running process: prepared, applied, found again, reverted.
+//!
+//! ```text
+//! Request ─prepare→ Prepared ─apply→ Applied            image and arena are mapped and written before anybody stops
+//! process ─inspect→ Inventory { Found … } ─revert→ Reverted
+//! ```
+//!
+//! Knows pokes, images, arenas and records; doesn't know BPF or ELF. Killing this program at any point leaves the target
+//! running, patched or not patched; whatever was left in it is found by [`inspect`] and finished by the next apply or
+//! revert.
+
+pub mod apply;
+mod clean;
+pub mod gap;
+pub mod poke;
+pub mod prepare;
+pub mod quiesce;
+pub mod record;
+pub mod region;
+pub mod revert;
+
+pub use apply::{Applied, ApplyError, PokeFigures};
+pub use poke::{PokeError, Poked, text_poke};
+pub use prepare::{ArenaRequest, BuildError, Placement, PrepareError, Prepared, Request, prepare};
+pub use quiesce::{Blocker, Busy, Quiescent};
+pub use record::Record;
+pub use region::{Found, FoundState, Inventory, inspect};
+pub use revert::{RevertError, RevertOutcome, Reverted, revert};

@@ -1,0 +1,283 @@
+//! Finding what patches have left in a process: `upatch:` mappings, their records, arenas, forgotten descriptors.
+//!
+//! Reads only. Believes the memory map and the bytes at a site; a record is believed as far as both agree with it.
+
+use std::collections::BTreeMap;
+
+use upatch_trampolines::{Avma, AvmaRange, PokePlan};
+
+use super::record::{HEADER_LEN, Record, RecordError, RecordState};
+use crate::process::maps::{Mapping, Maps};
+use crate::process::{Memory, Process, ProcessError};
+
+/// Names of our memory files as the memory map shows them.
+const IMAGE_PREFIX: &str = "/memfd:upatch:";
+const ARENA_PREFIX: &str = "/memfd:upatch-arena:";
+
+/// Name of the memory file of a patch's image.
+#[must_use]
+pub fn image_name(id: &str) -> String {
+    format!("upatch:{id}")
+}
+
+/// Name of the memory file of a patch's arena.
+#[must_use]
+pub fn arena_name(id: &str) -> String {
+    format!("upatch-arena:{id}")
+}
+
+/// What one of our regions turns out to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FoundState {
+    /// The site jumps into the image.
+    Applied,
+    /// The site holds the original bytes: a killed `upatch` left it, or is at work.
+    Leftover,
+    /// Reverted and kept, because a suspended context may return into it.
+    Retired,
+    /// The site holds neither the original bytes nor ours.
+    Contested {
+        /// What it holds.
+        found: Vec<u8>,
+    },
+    /// Mapped, but its record was never written; nothing can jump there.
+    Incomplete,
+    /// There is a record that can't be believed.
+    Damaged(String),
+}
+
+/// One patch, or the rest of one, in a process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The id from the mapping's name.
+    pub id: String,
+    /// All mappings of its memory file.
+    pub ranges: Vec<AvmaRange>,
+    /// The executable part, if it is mapped.
+    pub code: Option<AvmaRange>,
+    /// Where the record begins, if it is mapped.
+    pub record_at: Option<AvmaRange>,
+    /// What it is.
+    pub state: FoundState,
+    /// The record, if it can be believed.
+    pub record: Option<Record>,
+}
+
+impl Found {
+    /// The poke that it is about, if its record can be believed.
+    #[must_use]
+    pub fn plan(&self) -> Option<PokePlan> {
+        self.record.as_ref()?.plan()
+    }
+
+    /// Its arena, if it has one.
+    #[must_use]
+    pub fn arena(&self) -> Option<AvmaRange> {
+        self.record.as_ref()?.arena.map(super::record::Span::range)
+    }
+}
+
+/// Everything of ours in one process.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Inventory {
+    /// Patches and rests of patches, in the order of addresses.
+    pub found: Vec<Found>,
+    /// Arenas that no record names.
+    pub orphans: Vec<AvmaRange>,
+    /// Descriptors of our memory files that are open in the process.
+    pub descriptors: Vec<i32>,
+}
+
+/// Looks for everything of ours in the process. Stops nothing.
+///
+/// # Errors
+/// The process is gone or can't be read.
+pub fn inspect(process: &Process) -> Result<Inventory, ProcessError> {
+    let maps = process.maps()?;
+    let mut files: BTreeMap<(u32, u32, u64), Vec<&Mapping>> = BTreeMap::new();
+    let mut arenas: Vec<AvmaRange> = Vec::new();
+    for mapping in &maps {
+        if name_after(mapping, IMAGE_PREFIX).is_some() {
+            files
+                .entry((mapping.dev.0, mapping.dev.1, mapping.inode))
+                .or_default()
+                .push(mapping);
+        } else if name_after(mapping, ARENA_PREFIX).is_some() {
+            arenas.push(mapping.range);
+        }
+    }
+    let mut found: Vec<Found> = files
+        .values()
+        .map(|parts| examine(process.memory(), &maps, parts))
+        .collect();
+    found.sort_by_key(|found| found.ranges.first().map(|range| range.start));
+    let named: Vec<AvmaRange> = found.iter().filter_map(Found::arena).collect();
+    arenas.retain(|arena| !named.iter().any(|named| named.overlaps(arena)));
+    let fds = process.numbers_in("fd")?;
+    let descriptors = fds
+        .into_iter()
+        .filter(|fd| is_our_descriptor(process, *fd))
+        .collect();
+    Ok(Inventory {
+        found,
+        orphans: arenas,
+        descriptors,
+    })
+}
+
+/// Is this descriptor one of our memory files?
+pub(super) fn is_our_descriptor(process: &Process, fd: i32) -> bool {
+    let Ok(link) = process.read_link(&format!("fd/{fd}")) else {
+        return false;
+    };
+    let Some(link) = link.to_str() else {
+        return false;
+    };
+    (link.starts_with(IMAGE_PREFIX) || link.starts_with(ARENA_PREFIX))
+        && link.ends_with(" (deleted)")
+}
+
+fn name_after<'m>(mapping: &'m Mapping, prefix: &str) -> Option<&'m str> {
+    mapping
+        .path()
+        .filter(|_| mapping.is_deleted())?
+        .to_str()?
+        .strip_prefix(prefix)
+}
+
+fn examine(memory: &Memory, maps: &Maps, parts: &[&Mapping]) -> Found {
+    let id = parts
+        .first()
+        .and_then(|part| name_after(part, IMAGE_PREFIX))
+        .unwrap_or_default()
+        .to_owned();
+    let code = parts
+        .iter()
+        .find(|part| part.perms.exec)
+        .map(|part| part.range);
+    let record_at = parts
+        .iter()
+        .find(|part| !part.perms.exec && !part.perms.write)
+        .map(|part| part.range);
+    let ranges = parts.iter().map(|part| part.range).collect();
+    let (state, record) = match record_at.map(|range| read_record(memory, range)) {
+        None | Some(Err(RecordError::Absent)) => (FoundState::Incomplete, None),
+        Some(Err(error @ (RecordError::Damaged(_) | RecordError::Version(_)))) => {
+            (FoundState::Damaged(error.to_string()), None)
+        }
+        Some(Ok((record, state))) => match validate(maps, parts, &record) {
+            Err(why) => (FoundState::Damaged(why.to_owned()), None),
+            Ok(plan) => (state_at_site(memory, &plan, state), Some(record)),
+        },
+    };
+    Found {
+        id,
+        ranges,
+        code,
+        record_at,
+        state,
+        record,
+    }
+}
+
+fn read_record(memory: &Memory, range: AvmaRange) -> Result<(Record, RecordState), RecordError> {
+    let unreadable = |_| RecordError::Damaged("it can't be read");
+    let mut header = [0; HEADER_LEN];
+    memory.read(range.start, &mut header).map_err(unreadable)?;
+    let len = HEADER_LEN + Record::announced_len(&header)?;
+    if len as u64 > range.len() {
+        return Err(RecordError::Damaged("it is longer than its mapping"));
+    }
+    Record::decode(&memory.read_vec(range.start, len).map_err(unreadable)?)
+}
+
+fn state_at_site(memory: &Memory, plan: &PokePlan, state: RecordState) -> FoundState {
+    let mut found = vec![0; plan.new.len()];
+    let len = memory.read_some(plan.at, &mut found);
+    found.truncate(len);
+    if found == plan.new {
+        FoundState::Applied
+    } else if found != plan.old {
+        // A library that was unloaded took the site with it; its address may belong to something else by now.
+        FoundState::Contested { found }
+    } else {
+        match state {
+            RecordState::Placed => FoundState::Leftover,
+            RecordState::Retired => FoundState::Retired,
+        }
+    }
+}
+
+/// Does what the record says agree with the memory map and with itself?
+fn validate(maps: &Maps, parts: &[&Mapping], record: &Record) -> Result<PokePlan, &'static str> {
+    let own = |range: AvmaRange, exec: bool, write: bool| {
+        let fits = |part: &&&Mapping| {
+            part.range == range
+                && part.perms.exec == exec
+                && part.perms.write == write
+                && !part.perms.shared
+        };
+        parts.iter().any(|part| fits(&part))
+    };
+    let plan = record.plan().ok_or("its bytes are not hex digits")?;
+    let code = record.code.range();
+    if !own(code, true, false) {
+        return Err("its code isn't where it says");
+    }
+    if record
+        .data
+        .is_some_and(|data| !own(data.range(), false, true))
+    {
+        return Err("its data isn't where it says");
+    }
+    let inside = |inner: AvmaRange, outer: AvmaRange| {
+        !inner.is_empty() && outer.start <= inner.start && inner.end <= outer.end
+    };
+    if !inside(plan.image, code) {
+        return Err("its image lies outside its code");
+    }
+    if let Some(arena) = record.arena {
+        let mapping = maps.find(arena.range().start);
+        let fits = |mapping: &&Mapping| {
+            name_after(mapping, ARENA_PREFIX).is_some()
+                && inside(arena.range(), mapping.range)
+                && mapping.perms.shared
+        };
+        mapping
+            .filter(fits)
+            .ok_or("its arena isn't where it says")?;
+    }
+    check_plan(&plan)?;
+    Ok(plan)
+}
+
+/// A poke of ours is one `jmp rel32` to the image's first byte, within one page.
+fn check_plan(plan: &PokePlan) -> Result<(), &'static str> {
+    let &[0xe9, a, b, c, d] = plan.new.as_slice() else {
+        return Err("its jump is no jump");
+    };
+    let target = plan
+        .at
+        .plus(5)
+        .plus(i64::from(i32::from_le_bytes([a, b, c, d])).cast_unsigned());
+    if target != plan.image.start {
+        return Err("its jump doesn't lead to its image");
+    }
+    if plan.old.len() != plan.new.len() || plan.at.0 % 4096 > 4096 - 5 {
+        return Err("its poke has an impossible size");
+    }
+    let displaced = plan.displaced;
+    if displaced.start != plan.at || displaced.len() < 5 || displaced.len() > 64 {
+        return Err("its displaced instructions are impossible");
+    }
+    let resume = |at: Avma| displaced.contains(at) || at == displaced.end;
+    if !plan
+        .ips
+        .pairs()
+        .iter()
+        .all(|&(from, to)| resume(from) && plan.image.contains(to))
+    {
+        return Err("its instruction map leads elsewhere");
+    }
+    Ok(())
+}

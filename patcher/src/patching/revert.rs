@@ -1,0 +1,223 @@
+//! Reverting: the original bytes back if the site still holds ours, then the image away when nobody is in it.
+//!
+//! The original bytes come from the caller, who reads them from the ELF file; the record's copy only has to agree.
+
+use upatch_trampolines::{AvmaRange, PokePlan};
+
+use super::apply::{Chores, PokeFigures, pause};
+use super::clean::{self, Rubbish};
+use super::poke::{Bytes, PokeError, text_poke};
+use super::quiesce::survey;
+use super::region::{Found, FoundState, inspect};
+use crate::process::failpoint::{FailPoint, reach};
+use crate::process::{
+    MemoryError, Process, ProcessError, RemoteError, StopError, StoppedProcess, Tracer,
+};
+
+/// How many stops are spent on waiting for the image to empty: about a second with the pauses between.
+const ATTEMPTS: u32 = 60;
+
+/// How a revert ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RevertOutcome {
+    /// The original bytes are back and nothing of the patch is left.
+    Clean,
+    /// The original bytes are back, the image stays mapped.
+    Retired {
+        /// Why.
+        why: Retired,
+    },
+    /// The site holds somebody else's bytes; nothing was changed.
+    Contested {
+        /// What it holds.
+        found: Bytes,
+    },
+}
+
+/// Why an image stays mapped after a revert.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Retired {
+    /// It calls functions of the application: a suspended coroutine may return into it unseen.
+    #[error("it calls functions of the application, and a suspended context may return into it")]
+    CallsApplication,
+    /// Somebody was still in it after a second.
+    #[error("a thread stands in it or returns into it")]
+    InUse,
+    /// A stack was too long to be read to its end.
+    #[error("a thread's stack is too deep to be searched for return addresses")]
+    DeepStack,
+}
+
+/// What a revert did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reverted {
+    /// How it ended.
+    pub outcome: RevertOutcome,
+    /// What it took; `standing` and `returning` are what delayed the removal of the image.
+    pub figures: PokeFigures,
+}
+
+/// Why a revert was refused or broken off.
+#[derive(Debug, thiserror::Error)]
+pub enum RevertError {
+    /// The region is no longer there.
+    #[error("patch {0} is not in the process any more")]
+    Vanished(String),
+    /// Its record can't be believed, so nothing is done by it.
+    #[error("patch {id}: {why}")]
+    Damaged {
+        /// Its id.
+        id: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// The file's bytes are not the ones that the record says were replaced.
+    #[error("the file has {file} at the site of patch {id}, its record says {record}")]
+    FileDisagrees {
+        /// Its id.
+        id: String,
+        /// From the ELF file.
+        file: Bytes,
+        /// From the record.
+        record: Bytes,
+    },
+    /// The poke failed.
+    #[error(transparent)]
+    Poke(#[from] PokeError),
+    /// The process could not be stopped.
+    #[error(transparent)]
+    Stop(#[from] StopError),
+    /// The original bytes are back, but what remains of the patch could not be removed.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
+    /// The process can't be looked at.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// The record can't be marked.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+}
+
+/// Takes one patch off. `original` is what the ELF file holds at the site. `last_look` is called once, when nobody is in
+/// the image any more (or waiting for that was given up) and before anything is unmapped, with the arena if there is one:
+/// the moment to read final counters.
+///
+/// # Errors
+/// See [`RevertError`].
+pub fn revert(
+    process: &Process,
+    found: &Found,
+    original: &[u8],
+    last_look: &mut dyn FnMut(Option<AvmaRange>),
+) -> Result<Reverted, RevertError> {
+    let _lock = process.lock()?;
+    let inventory = inspect(process)?;
+    let same = |other: &&Found| other.id == found.id && other.ranges == found.ranges;
+    let found = inventory
+        .found
+        .iter()
+        .find(same)
+        .ok_or_else(|| RevertError::Vanished(found.id.clone()))?;
+    let mut others = Rubbish::candidates(&inventory);
+    others.regions.retain(|other| other.ranges != found.ranges);
+    let id = || found.id.clone();
+    match &found.state {
+        FoundState::Damaged(why) => {
+            return Err(RevertError::Damaged {
+                id: id(),
+                why: why.clone(),
+            });
+        }
+        FoundState::Contested { found } => {
+            let outcome = RevertOutcome::Contested {
+                found: Bytes(found.clone()),
+            };
+            return Ok(Reverted {
+                outcome,
+                figures: PokeFigures::default(),
+            });
+        }
+        FoundState::Applied
+        | FoundState::Leftover
+        | FoundState::Retired
+        | FoundState::Incomplete => {}
+    }
+    let plan = found.plan();
+    if let Some(plan) = plan.as_ref().filter(|plan| plan.old != original) {
+        let (file, record) = (Bytes(original.to_vec()), Bytes(plan.old.clone()));
+        return Err(RevertError::FileDisagrees {
+            id: id(),
+            file,
+            record,
+        });
+    }
+    let mut figures = PokeFigures::default();
+    let mut chores = Chores::new(process, others);
+    let poke = plan.filter(|_| found.state == FoundState::Applied);
+    let emptied = match empty(process, found, poke.as_ref(), &mut chores, &mut figures) {
+        Err(RevertError::Poke(PokeError::Differs { found, .. })) => {
+            return Ok(Reverted {
+                outcome: RevertOutcome::Contested { found },
+                figures,
+            });
+        }
+        result => result?,
+    };
+    last_look(found.arena());
+    let retired = match emptied {
+        Ok(()) if clean::must_retire(found) => Some(Retired::CallsApplication),
+        Ok(()) => None,
+        Err(why) => Some(why),
+    };
+    let outcome = match retired {
+        Some(why) => {
+            clean::retire(process, found)?;
+            chores.finish(process)?;
+            RevertOutcome::Retired { why }
+        }
+        None => {
+            chores.add(found.clone());
+            chores.finish(process)?;
+            RevertOutcome::Clean
+        }
+    };
+    Ok(Reverted { outcome, figures })
+}
+
+/// Pokes the original bytes back, if that is still to be done, and waits for the image to empty.
+fn empty(
+    process: &Process,
+    found: &Found,
+    mut poke: Option<&PokePlan>,
+    chores: &mut Chores,
+    figures: &mut PokeFigures,
+) -> Result<Result<(), Retired>, RevertError> {
+    let nothing = AvmaRange::new(upatch_trampolines::Avma(0), 0);
+    let mut last = Ok(());
+    for attempt in 1..=ATTEMPTS {
+        last = Tracer::session(|tracer| -> Result<Result<(), Retired>, RevertError> {
+            let mut stopped = StoppedProcess::stop(tracer, process)?;
+            if let Some(plan) = poke.take() {
+                figures.moved += text_poke(stopped.quiesce_inverse(plan))?.moved;
+            }
+            let mut ranges = vec![found.code.unwrap_or(nothing)];
+            ranges.extend(chores.ranges());
+            let (uses, complete) = survey(&mut stopped, &ranges);
+            chores.surveyed(process, &uses[1..], complete);
+            let used = &uses[0];
+            figures.add_use(used);
+            figures.add_stop(&stopped.resume());
+            reach(FailPoint::Resumed);
+            Ok(match (used.is_unused(), complete) {
+                (true, true) => Ok(()),
+                (true, false) => Err(Retired::DeepStack),
+                (false, _) => Err(Retired::InUse),
+            })
+        })?;
+        if last.is_ok() {
+            break;
+        }
+        pause(attempt);
+    }
+    Ok(last)
+}
