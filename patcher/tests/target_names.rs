@@ -199,16 +199,13 @@ fn ifunc_is_refused_with_its_implementation() {
             candidates.iter().any(|name| name == "pick_avx2"),
             "{candidates:?}"
         );
-        // A static program's IRELATIVE slots have no dynamic section that leads to them.
-        if flags != ["-static"] {
-            assert_eq!(chosen, &[Svma(implementation)], "{flags:?}");
-            assert!(
-                error
-                    .hint()
-                    .unwrap()
-                    .contains(&Svma(implementation).to_string())
-            );
-        }
+        assert_eq!(chosen, &[Svma(implementation)], "{flags:?}");
+        assert!(
+            error
+                .hint()
+                .unwrap()
+                .contains(&Svma(implementation).to_string())
+        );
         assert!(resolve(&victim, &query(&binary, "pick_avx2")).is_ok());
     }
     // libc's own: what this process calls is found in its offset table.

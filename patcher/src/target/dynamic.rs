@@ -183,22 +183,9 @@ impl Dynamic {
             } else {
                 slice(bytes, start, len)
             };
-            bytes.unwrap_or_default().chunks_exact(RELA_LEN)
+            relocations_in(bytes.unwrap_or_default())
         };
-        table(self.rela).chain(table(self.jmprel)).map(|entry| {
-            let word = |at: usize| {
-                entry[at..at + 8]
-                    .iter()
-                    .rev()
-                    .fold(0, |word, byte| word << 8 | u64::from(*byte))
-            };
-            Relocation {
-                at: Svma(word(0)),
-                kind: (word(8) & 0xffff_ffff) as u32,
-                symbol: (word(8) >> 32) as u32,
-                addend: word(16).cast_signed(),
-            }
-        })
+        table(self.rela).chain(table(self.jmprel))
     }
 
     fn string<'a>(&self, bytes: &'a [u8], at: u64) -> Option<&'a [u8]> {
@@ -238,6 +225,25 @@ impl Dynamic {
         }
         names
     }
+}
+
+/// The entries of a table of relocations with addend (`Elf64_Rela`).
+pub(crate) fn relocations_in(table: &[u8]) -> impl Iterator<Item = Relocation> {
+    table.as_chunks::<RELA_LEN>().0.iter().map(|entry| {
+        let word = |at: usize| {
+            let bytes = &entry[at..at + 8];
+            bytes
+                .iter()
+                .rev()
+                .fold(0, |word, byte| word << 8 | u64::from(*byte))
+        };
+        Relocation {
+            at: Svma(word(0)),
+            kind: (word(8) & 0xffff_ffff) as u32,
+            symbol: (word(8) >> 32) as u32,
+            addend: word(16).cast_signed(),
+        }
+    })
 }
 
 /// The dynamic section doesn't say how many symbols there are: the hash tables do.

@@ -14,12 +14,13 @@ use goblin::elf::program_header::{PF_X, PT_GNU_EH_FRAME, PT_LOAD, PT_NOTE, Progr
 use goblin::elf64::header::SIZEOF_EHDR;
 use object::LittleEndian;
 use object::read::elf::ElfFile64;
+use object::{Object, ObjectSection};
 use upatch_trampolines::Avma;
 
 use super::address::{LoadBias, Svma};
 use super::build_id::BuildId;
 use super::bytes::Bytes;
-use super::dynamic::Dynamic;
+use super::dynamic::{self, Dynamic, Relocation};
 use super::frames::{self, Frame};
 use super::memory::TargetMemory;
 
@@ -341,6 +342,22 @@ impl ElfImage {
     #[must_use]
     pub const fn dynamic(&self) -> &Dynamic {
         &self.dynamic
+    }
+
+    /// Relocations that are applied when the image is loaded. A static program has no dynamic section to list them: there its
+    /// own start-up code applies those of the sections (`.rela.plt`, `.rela.iplt`).
+    #[must_use]
+    pub fn relocations(&self) -> Vec<Relocation> {
+        let listed: Vec<Relocation> = self.dynamic.relocations(&self.bytes).collect();
+        if !listed.is_empty() {
+            return listed;
+        }
+        let Some(file) = self.sections() else {
+            return listed;
+        };
+        let plt = [".rela.plt", ".rela.iplt"].into_iter();
+        let tables = plt.filter_map(|name| file.section_by_name(name)?.data().ok());
+        tables.flat_map(dynamic::relocations_in).collect()
     }
 
     /// The loaded segments in the order of addresses; `offset` counts in [`ElfImage::bytes`].

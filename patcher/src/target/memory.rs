@@ -88,7 +88,8 @@ fn plain(error: ProcessError) -> io::Error {
         | ProcessError::KernelThread(_)
         | ProcessError::Zombie(_)
         | ProcessError::AlreadyTraced { .. }
-        | ProcessError::ShadowStack(_) => gone(),
+        | ProcessError::ShadowStack(_)
+        | ProcessError::Locked(_) => gone(),
     }
 }
 
@@ -138,17 +139,22 @@ impl SameFile for Mapping {
     }
 }
 
-/// Opens a regular file; never blocks on a FIFO or a device that was put in its place.
+/// Opens a regular file; never blocks on a FIFO, and never wakes a device, that was put in its place.
 pub(crate) fn open_readable(path: &Path) -> io::Result<File> {
+    let regular = |metadata: fs::Metadata| {
+        if metadata.is_file() {
+            Ok(())
+        } else {
+            Err(io::Error::from(io::ErrorKind::NotFound))
+        }
+    };
+    regular(fs::metadata(path)?)?;
     let file = fs::OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC | libc::O_NOCTTY)
         .open(path)?;
-    if file.metadata()?.is_file() {
-        Ok(file)
-    } else {
-        Err(io::ErrorKind::NotFound.into())
-    }
+    regular(file.metadata()?)?;
+    Ok(file)
 }
 
 /// Another view of a process that pretends that no file can be opened: everything is read from memory.

@@ -3,6 +3,8 @@
 //! A file is a module wherever an executable mapping of it agrees with its program headers: files that a program merely
 //! maps to read them are none, and a library that is loaded twice (dlmopen) is two.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -81,15 +83,7 @@ impl Module {
             (bias.avma(stated) == header.range.start).then_some((headers, bias))
         });
         let (headers, bias) = in_memory.or_else(|| {
-            let bytes = Bytes::of_file(&memory.open_mapping_file(text).ok()?).ok()?;
-            let headers = Headers::parse(&bytes, |range| {
-                elf::slice(&bytes, range.start, range.end.saturating_sub(range.start))
-                    .map(<[u8]>::to_vec)
-                    .ok_or(ElfError::Malformed {
-                        what: String::new(),
-                    })
-            });
-            let headers = headers.ok()?;
+            let headers = headers_in_file(&memory.open_mapping_file(text).ok()?)?;
             agrees(&headers).map(|bias| (headers, bias))
         })?;
         let span = headers.span()?;
@@ -254,6 +248,21 @@ fn headers_in_memory(memory: &impl TargetMemory, at: Avma) -> Option<Headers> {
         memory
             .read_exact_at(at.plus(range.start), &mut table)
             .map_err(|error| unreadable(error.to_string()))?;
+        Ok(table)
+    };
+    Headers::parse(&header, read).ok()
+}
+
+/// Only what is needed: an executable mapping may be a compiler's gigabyte of generated code.
+fn headers_in_file(file: &File) -> Option<Headers> {
+    let mut header = [0; Headers::LEN];
+    file.read_exact_at(&mut header, 0).ok()?;
+    let read = |range: std::ops::Range<u64>| {
+        let malformed = |what: String| ElfError::Malformed { what };
+        let len = usize::try_from(range.end - range.start);
+        let mut table = vec![0; len.map_err(|error| malformed(error.to_string()))?];
+        let done = file.read_exact_at(&mut table, range.start);
+        done.map_err(|error| malformed(error.to_string()))?;
         Ok(table)
     };
     Headers::parse(&header, read).ok()

@@ -44,7 +44,7 @@ impl Plt {
             plt.map(|section| (Svma(section.address()), section.size()))
                 .collect()
         });
-        let relocations = image.dynamic().relocations(image.bytes());
+        let relocations = image.relocations().into_iter();
         let mut slots: Vec<Svma> = relocations
             .filter(|relocation| binds_functions(relocation.kind))
             .map(|relocation| relocation.at)

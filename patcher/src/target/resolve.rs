@@ -83,7 +83,7 @@ impl TargetImage {
             .to_vec();
         check_boundary(start, &bytes, offset)?;
         if image.dynamic().has_text_relocations() {
-            let mut relocations = image.dynamic().relocations(image.bytes());
+            let mut relocations = image.relocations().into_iter();
             let end = start.plus(len);
             let inside = relocations
                 .find(|one| one.at < end && one.at.0.saturating_add(RELOCATED_BYTES) > start.0);
@@ -316,8 +316,8 @@ impl TargetImage {
                 .map(|(name, _, _)| name == ifunc.name.as_bytes())
                 .collect();
             for slot in theirs
-                .dynamic()
-                .relocations(theirs.bytes())
+                .relocations()
+                .into_iter()
                 .filter(|one| plt::binds_functions(one.kind))
             {
                 let resolver = own
