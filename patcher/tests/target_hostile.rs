@@ -5,6 +5,7 @@
 mod target_support;
 
 use std::fs;
+use std::io::{Seek, Write};
 use std::time::{Duration, Instant};
 
 use target_support::*;
@@ -50,6 +51,7 @@ fn read_all(bytes: Vec<u8>) -> usize {
         return 0;
     };
     let frames = image.frames().len();
+    let _ = image.relocations();
     let names: Vec<Definition> = symbols::definitions_of(&image, "work");
     let _ = symbols::definitions_of(&image, "app::work");
     1 + frames.min(1)
@@ -125,6 +127,8 @@ fn mutations_of_a_real_file() {
 
 /// A process of bytes: what a hostile program may put into its memory.
 struct FakeProcess {
+    /// What lies behind its mappings, if it can be opened.
+    file: Option<Vec<u8>>,
     bytes: Vec<u8>,
     maps: upatch::process::maps::Maps,
 }
@@ -147,7 +151,11 @@ impl TargetMemory for FakeProcess {
     }
 
     fn open_mapping_file(&self, _: &upatch::process::maps::Mapping) -> std::io::Result<fs::File> {
-        Err(std::io::ErrorKind::NotFound.into())
+        let bytes = self.file.as_ref().ok_or(std::io::ErrorKind::NotFound)?;
+        let mut file = tempfile::tempfile()?;
+        file.write_all(bytes)?;
+        file.rewind()?;
+        Ok(file)
     }
 
     fn auxv(&self) -> std::io::Result<Vec<u8>> {
@@ -160,7 +168,7 @@ impl TargetMemory for FakeProcess {
 }
 
 #[test]
-fn mutations_of_a_memory_image() {
+fn mutations_of_a_process() {
     let shop = Workshop::new();
     shop.write(
         "libmem.c",
@@ -198,8 +206,9 @@ fn mutations_of_a_memory_image() {
     );
     let maps = upatch::process::maps::Maps::parse(maps.as_bytes()).unwrap();
     let id = image.build_id().unwrap().clone();
-    let attempt = |bytes: Vec<u8>| {
+    let attempt = |bytes: Vec<u8>, file: Option<Vec<u8>>| {
         let process = FakeProcess {
+            file,
             bytes,
             maps: maps.clone(),
         };
@@ -207,7 +216,7 @@ fn mutations_of_a_memory_image() {
         let query = TargetQuery::function(Some("libmem.so"), "work", vec![(&id).into()]);
         snapshot.resolve(&process, &query)
     };
-    let site = attempt(original.clone()).unwrap();
+    let site = attempt(original.clone(), None).unwrap();
     assert_eq!(
         (site.svma(), site.source()),
         (Svma(nm(&shop.path("libmem.so"), "work").0), Source::Memory)
@@ -230,13 +239,44 @@ fn mutations_of_a_memory_image() {
             };
             bytes[at..at + 8].copy_from_slice(&word.to_le_bytes());
         }
-        match attempt(bytes) {
+        match attempt(bytes, None) {
             Ok(_) => found += 1,
             Err(_) => refused += 1,
         }
     }
     println!(
         "5000 mutations of memory in {:?}: {found} found, {refused} refused",
+        started.elapsed()
+    );
+    assert!(found > 500 && refused > 100);
+    // The same for the file, with memory as it should be: sections, symbol table, PLT and parts are read from it.
+    let site = attempt(original.clone(), Some(file.clone())).unwrap();
+    assert_eq!(site.source(), Source::File);
+    let (mut found, mut refused) = (0, 0);
+    let started = Instant::now();
+    for _ in 0..5_000 {
+        let mut bytes = file.clone();
+        for _ in 0..1 + random.below(3) {
+            let len = bytes.len();
+            let at = match random.below(3) {
+                0 => random.below(1024),
+                1 => len - 8 - random.below(2048),
+                _ => random.below(len - 8),
+            } & !7;
+            let word = if random.below(2) == 0 {
+                WORDS[random.below(WORDS.len())]
+            } else {
+                random.next() % (2 * len as u64)
+            };
+            bytes[at..at + 8].copy_from_slice(&word.to_le_bytes());
+        }
+        match attempt(original.clone(), Some(bytes)) {
+            Ok(_) => found += 1,
+            Err(_) => refused += 1,
+        }
+    }
+    println!(
+        "5000 mutations of the file in {:?}: {found} found, {refused} refused",
         started.elapsed()
     );
     assert!(found > 500 && refused > 100);
