@@ -185,7 +185,9 @@ fn compile(
             "-D__TARGET_ARCH_x86",
         ])
         // Patches look at the program's memory through structs of their own.
-        .arg("-fno-strict-aliasing");
+        .arg("-fno-strict-aliasing")
+        // A function of the program called `printf` is that function, and not to become `putchar`.
+        .arg("-fno-builtin");
     // The scratch folder has another name each time; the object must not.
     let mut map = OsString::from("-ffile-prefix-map=");
     map.push(scratch);

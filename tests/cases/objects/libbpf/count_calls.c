@@ -10,7 +10,7 @@ __u64 calls = 0;
 __u64 largest = 0;
 
 SEC("uprobe//usr/lib/x86_64-linux-gnu/libc.so.6:malloc")
-int BPF_KPROBE(on_malloc, size_t size)
+int BPF_KPROBE(on_malloc, unsigned long size)
 {
 	__sync_fetch_and_add(&calls, 1);
 	if (size > largest)
