@@ -421,3 +421,52 @@ fn functions_for_helper_calls() {
         .unwrap();
     assert_eq!(errno.0, nm(&fixed, "__errno_location").0);
 }
+
+/// Through the function where there is one; else at a distance that a program of the same libc confirms.
+#[test]
+fn where_errno_is() {
+    let shop = Workshop::new();
+    let ask = |name: &str, source: &str, flags: &[&str]| {
+        let binary = shop.victim(name, source, flags);
+        let victim = shop.start(&binary);
+        let memory = victim.memory();
+        let snapshot = TargetImage::snapshot(&memory).unwrap();
+        (snapshot.errno(&memory), snapshot)
+    };
+    let (errno, snapshot) = ask("errno_dynamic", WORK, &[]);
+    let Ok(Errno::Location(at)) = errno else {
+        panic!("{errno:?}")
+    };
+    assert_eq!(snapshot.module_at(at).unwrap().soname(), Some("libc.so.6"));
+
+    let (errno, _) = ask("errno_static", WORK, &["-static"]);
+    let Ok(Errno::ThreadPointer(distance)) = errno else {
+        panic!("{errno:?}")
+    };
+    // A program that computes it has the same thread-local variables: those of libc.
+    let source = "#include <errno.h>\n__attribute__((noipa)) int work(int x) { char *tp; __asm__(\"mov %%fs:0,%0\" : \"=r\"(tp)); return (int)((char *)&errno - tp); }";
+    let said = shop.victim("errno_says", source, &["-static"]);
+    let mut child = Command::new(&said)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(
+        &mut std::io::BufReader::new(child.stdout.take().unwrap()),
+        &mut line,
+    )
+    .unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let real: i64 = line.split(' ').next().unwrap().parse().unwrap();
+    assert_eq!(distance, real);
+
+    shop.run("strip", &["errno_static"]);
+    let victim = shop.start(&shop.path("errno_static"));
+    let memory = victim.memory();
+    let errno = TargetImage::snapshot(&memory).unwrap().errno(&memory);
+    assert!(
+        matches!(errno, Err(ResolveError::FunctionNotFound { .. })),
+        "{errno:?}"
+    );
+}

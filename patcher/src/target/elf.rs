@@ -418,6 +418,11 @@ impl ElfImage {
         self.frames.get_or_init(|| frames::parse(self))
     }
 
+    /// The program headers; `p_offset` counts in [`ElfImage::bytes`].
+    pub(crate) fn phdrs(&self) -> &[ProgramHeader] {
+        &self.headers.phdrs
+    }
+
     /// Address of `.eh_frame_hdr`.
     pub(crate) fn eh_frame_hdr(&self) -> Option<(Svma, u64)> {
         let phdr = self
