@@ -79,12 +79,14 @@ fn end_tree(pid: u32) {
     }
 }
 
+/// The command line for messages; a whole script among its words is not repeated.
 fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words
-        .map(|word| word.to_string_lossy())
-        .collect::<Vec<_>>()
-        .join(" ")
+    let word = |word: &std::ffi::OsStr| match word.to_string_lossy() {
+        script if script.contains('\n') => "…".to_owned(),
+        word => word.into_owned(),
+    };
+    words.map(word).collect::<Vec<_>>().join(" ")
 }
 
 /// Whether this process has root's rights, by its effective user id.
