@@ -9,12 +9,15 @@ UPATCH_RULE(__s64, longest) = 60;
 UPATCH_COUNTER(__u64, hits);
 UPATCH_COUNTER(__u64, clamped);
 
-/* static rel_time_t realtime(const time_t expiry): 0 is never, negative is already expired, over 30 days is a date. */
+/* Over 30 days an expiry is a date, so memcached writes a negative one, which means expired already, as a date of 1970. */
+#define ALREADY_EXPIRED (30 * 24 * 60 * 60 + 1)
+
+/* static rel_time_t realtime(const time_t expiry): 0 is never */
 SEC("upatch/exe:realtime")
 int UPATCH(clamp_expiry, long expiry)
 {
 	UPATCH_INC(hits);
-	if (expiry < 0 || (expiry > 0 && expiry <= longest))
+	if ((expiry > 0 && expiry <= longest) || expiry == ALREADY_EXPIRED)
 		return UPATCH_CONTINUE;
 	UPATCH_INC(clamped);
 	PT_REGS_PARM1(ctx) = longest;
