@@ -456,7 +456,7 @@ fn verdict(rules: Rules<'_>, state: &State) -> Result<(), Failure> {
                 return Err(fail(
                     "a patch must return UPATCH_CONTINUE (0) or UPATCH_RETURN (1)",
                 )
-                .hint("the function's own result goes to ctx->ax: PT_REGS_RC(ctx) = value; return UPATCH_RETURN;"));
+                .hint("the function's own result goes to ctx->ax: return upatch_return(ctx, value);"));
             }
             if result.wide.umax == 1 && !state.ax_written {
                 return Err(Failure::new(
@@ -464,7 +464,7 @@ fn verdict(rules: Rules<'_>, state: &State) -> Result<(), Failure> {
                     "ctx->ax must be written on every path that returns UPATCH_RETURN",
                     "ctx->ax was not written on this path",
                 )
-                .hint("set the function's result first, PT_REGS_RC(ctx) = value, or use UPATCH_RETURN_VOID(ctx)"));
+                .hint("return upatch_return(ctx, value), or UPATCH_RETURN_VOID(ctx) if the function has no result"));
             }
             Ok(())
         }

@@ -224,6 +224,11 @@ pub(crate) fn memory(
     };
     let place = place::resolve(rules.program, state, want)
         .map_err(|failure| about_size(rules, state, failure, size, length))?;
+    if place == Place::ArenaMasked && offset != Scalar::TOP {
+        let of = format!("the {} bytes of the arena", place::window(rules.program));
+        let failure = want.outside(rules.program, region, offset, &of);
+        return Err(about_size(rules, state, failure, size, length));
+    }
     if place == Place::ArenaMasked {
         return Err(Failure::new(
             describe::place(rules.program, region, offset, 0),

@@ -84,7 +84,7 @@ pub(crate) fn place(program: &Program, region: Region, offset: Scalar, extra: i6
 pub(crate) fn value(program: &Program, value: Value) -> String {
     match value {
         Value::Uninit => "never written on this path".to_owned(),
-        Value::Number(scalar, _) => format!("a number, {scalar}"),
+        Value::Number(scalar, _) => scalar.to_string(),
         Value::Callback(_) => "the address of a function of the patch".to_owned(),
         Value::Pointer(region, offset) => pointer(program, region, offset),
     }
@@ -130,5 +130,5 @@ fn pointer(program: &Program, region: Region, offset: Scalar) -> String {
         crate::insn::Width::W64,
         Scalar::constant(low as u64),
     );
-    format!("points to {start} plus a number {shifted}")
+    format!("points to {start} plus {shifted}")
 }

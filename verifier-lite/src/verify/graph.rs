@@ -183,8 +183,8 @@ impl Graph {
                 }
             }
         }
-        if let Some(left) = (0..self.nodes.len()).find(|node| waiting[*node] > 0) {
-            return Err(self.nodes[left].pc);
+        if done < self.nodes.len() {
+            return Err(self.cycle(&waiting));
         }
         let mut longest = vec![0u64; self.nodes.len()];
         for &node in order.iter().rev() {
@@ -206,5 +206,27 @@ impl Graph {
             first: longest.first().copied().unwrap_or(0),
             piece,
         })
+    }
+
+    /// The first instruction of a node on a cycle. Every node that is left over has a predecessor that is: going back from
+    /// one to the next ends in a cycle.
+    fn cycle(&self, waiting: &[u32]) -> Pc {
+        let mut before = vec![None; self.nodes.len()];
+        for edge in self.edges.iter().filter(|edge| !edge.consuming) {
+            if waiting[edge.from.index()] > 0 {
+                before[edge.to.index()] = Some(edge.from.index());
+            }
+        }
+        let mut seen = vec![false; self.nodes.len()];
+        let mut at = waiting.iter().position(|count| *count > 0);
+        let mut pc = Pc(0);
+        while let Some(node) = at {
+            pc = self.nodes[node].pc;
+            if std::mem::replace(&mut seen[node], true) {
+                break;
+            }
+            at = before[node];
+        }
+        pc
     }
 }

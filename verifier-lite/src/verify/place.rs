@@ -121,7 +121,13 @@ impl Want {
         }
     }
 
-    fn outside(self, program: &Program, region: Region, offset: Scalar, of: &str) -> Failure {
+    pub(crate) fn outside(
+        self,
+        program: &Program,
+        region: Region,
+        offset: Scalar,
+        of: &str,
+    ) -> Failure {
         let must = format!(
             "the {} of {} must stay inside {of}",
             self.verb(),
@@ -137,11 +143,14 @@ impl Want {
                 self.off
             )
         };
-        let failure = Failure::new(
-            describe::place(program, region, offset, self.off),
-            must,
-            known,
-        );
+        // Where the pointer may lead anywhere, there is no place to name.
+        let anywhere = offset.wide.smin < -i64::from(i32::MAX);
+        let subject = if anywhere {
+            describe::reg(self.reg)
+        } else {
+            describe::place(program, region, offset, self.off)
+        };
+        let failure = Failure::new(subject, must, known);
         if offset.as_constant().is_none() {
             failure
                 .hint("compare the index with the size, as an unsigned number, before the access")

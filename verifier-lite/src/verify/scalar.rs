@@ -287,50 +287,36 @@ fn alu_range(op: AluOp, a: Range, b: Range, bits: Bits) -> Range {
     }
 }
 
-/// Writes what is known, for people: `= 5`, `in 0..=15`, `any number`.
+/// Writes what is known, for people: `the number 5`, `a number in 0..=15`, `any number`.
 impl std::fmt::Display for Scalar {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let wide = self.wide;
         if let Some(value) = self.as_constant() {
-            return if bits_look_signed(value) {
-                write!(f, "= {}", value as i64)
+            let signed = value as i64;
+            return if signed < 0 && signed > -0x1_0000_0000 {
+                write!(f, "the number {signed}")
             } else {
-                write!(f, "= {value}")
+                write!(f, "the number {value}")
             };
         }
-        if *self == Self::TOP {
-            return f.write_str("any 64-bit number");
-        }
-        if wide.smin >= 0 || wide.smax < 0 || (wide.smin == i64::MIN && wide.umax < u64::MAX) {
-            if wide.smax < 0 {
-                write!(f, "in {}..={}", wide.smin, wide.smax)?;
-            } else {
-                write!(f, "in {}..={}", Limit(wide.umin), Limit(wide.umax))?;
-            }
-        } else if wide.smin > i64::MIN || wide.smax < i64::MAX {
-            write!(
-                f,
-                "in {}..={}",
-                SignedLimit(wide.smin),
-                SignedLimit(wide.smax)
-            )?;
+        if wide.smax < 0 || (wide.smin < 0 && wide.smax < i64::MAX) {
+            write!(f, "a number in {}..={}", SignedLimit(wide.smin), wide.smax)?;
+        } else if wide.umax < u64::MAX || wide.umin > 0 {
+            write!(f, "a number in {}..={}", Limit(wide.umin), Limit(wide.umax))?;
+        } else if wide.smin > i64::MIN {
+            write!(f, "a number in {}..={}", wide.smin, SignedLimit(wide.smax))?;
         } else {
-            f.write_str("any 64-bit number")?;
+            f.write_str("any number")?;
             if self.low != Range::top(B32) {
                 write!(f, ", its low half in {}..={}", self.low.umin, self.low.umax)?;
             }
         }
-        let spanned = Tnum::range(wide.umin, wide.umax);
-        if wide.tnum.mask != spanned.mask && wide.tnum.mask.count_ones() < spanned.mask.count_ones()
-        {
+        // Only where the bits say more than the bounds.
+        if wide.tnum.mask != Tnum::range(wide.umin, wide.umax).mask {
             write!(f, " (bits that may be set: {:#x})", wide.tnum.max())?;
         }
         Ok(())
     }
-}
-
-fn bits_look_signed(value: u64) -> bool {
-    (value as i64) < 0 && value as i64 > -0x1_0000_0000
 }
 
 struct Limit(u64);

@@ -31,15 +31,22 @@ fn around(member: u64) -> impl Strategy<Value = Scalar> {
             scalar = scalar.meet(fact).expect("every fact holds for the member");
         };
         if facts & 1 != 0 {
-            add(Scalar::unsigned(member.saturating_sub(below), member.saturating_add(above)));
+            add(Scalar::unsigned(
+                member.saturating_sub(below),
+                member.saturating_add(above),
+            ));
         }
         if facts & 2 != 0 {
             let signed = member as i64;
             let (low, high) = ((below >> 1) as i64, (above >> 1) as i64);
-            add(Scalar::signed(signed.saturating_sub(low), signed.saturating_add(high)));
+            add(Scalar::signed(
+                signed.saturating_sub(low),
+                signed.saturating_add(high),
+            ));
         }
         if facts & 4 != 0 {
-            let known = Scalar::constant(member).alu(AluOp::And, Width::W64, Scalar::constant(!mask));
+            let known =
+                Scalar::constant(member).alu(AluOp::And, Width::W64, Scalar::constant(!mask));
             let unknown = Scalar::TOP.alu(AluOp::And, Width::W64, Scalar::constant(mask));
             add(known.alu(AluOp::Or, Width::W64, unknown));
         }

@@ -18,7 +18,9 @@ fn tnums(bits: Bits) -> impl Iterator<Item = Tnum> {
 
 /// Every bit pattern, every unsigned and every signed interval.
 fn ranges(bits: Bits) -> Vec<Range> {
-    let mut all: Vec<Range> = tnums(bits).map(|tnum| Range::from_tnum(tnum, bits)).collect();
+    let mut all: Vec<Range> = tnums(bits)
+        .map(|tnum| Range::from_tnum(tnum, bits))
+        .collect();
     for low in 0..=bits.mask() {
         for high in low..=bits.mask() {
             all.push(Range::unsigned(low, high, bits));
@@ -34,7 +36,9 @@ fn ranges(bits: Bits) -> Vec<Range> {
 }
 
 fn members(range: Range, bits: Bits) -> Vec<u64> {
-    (0..=bits.mask()).filter(|value| range.contains(*value, bits)).collect()
+    (0..=bits.mask())
+        .filter(|value| range.contains(*value, bits))
+        .collect()
 }
 
 #[test]
@@ -42,7 +46,11 @@ fn construction_keeps_exactly_the_described_numbers() {
     for tnum in tnums(W) {
         let range = Range::from_tnum(tnum, W);
         for value in 0..=W.mask() {
-            assert_eq!(tnum.contains(value), range.contains(value, W), "{tnum:?} {value}");
+            assert_eq!(
+                tnum.contains(value),
+                range.contains(value, W),
+                "{tnum:?} {value}"
+            );
         }
     }
     for low in 0..=W.mask() {
@@ -55,7 +63,10 @@ fn construction_keeps_exactly_the_described_numbers() {
         for high in low..=W.smax() {
             let range = Range::signed(low, high, W);
             for value in 0..=W.mask() {
-                assert_eq!((low..=high).contains(&W.signed(value)), range.contains(value, W));
+                assert_eq!(
+                    (low..=high).contains(&W.signed(value)),
+                    range.contains(value, W)
+                );
             }
         }
     }
@@ -101,9 +112,13 @@ const OPERATIONS: [(&str, Abstract, Concrete); 13] = [
     ("and", arith::and, |a, b, _| a & b),
     ("or", arith::or, |a, b, _| a | b),
     ("xor", arith::xor, |a, b, _| a ^ b),
-    ("lsh", arith::lsh, |a, b, w| (a << shift_count(b, w)) & w.mask()),
+    ("lsh", arith::lsh, |a, b, w| {
+        (a << shift_count(b, w)) & w.mask()
+    }),
     ("rsh", arith::rsh, |a, b, w| a >> shift_count(b, w)),
-    ("arsh", arith::arsh, |a, b, w| w.unsigned(w.signed(a) >> shift_count(b, w))),
+    ("arsh", arith::arsh, |a, b, w| {
+        w.unsigned(w.signed(a) >> shift_count(b, w))
+    }),
     ("div", arith::div, |a, b, _| a.checked_div(b).unwrap_or(0)),
     ("mod", arith::rem, |a, b, _| a.checked_rem(b).unwrap_or(a)),
     ("sdiv", arith::sdiv, |a, b, w| {
@@ -121,7 +136,9 @@ fn arithmetic_contains_every_concrete_result() {
     let all = ranges(W);
     let members: Vec<Vec<u64>> = all.iter().map(|range| members(*range, W)).collect();
     for (name, transfer, concrete) in OPERATIONS {
-        let table: Vec<u64> = (0..256).map(|pair| concrete(pair >> 4, pair & 15, W)).collect();
+        let table: Vec<u64> = (0..256)
+            .map(|pair| concrete(pair >> 4, pair & 15, W))
+            .collect();
         for (a, in_a) in all.iter().zip(&members) {
             for (b, in_b) in all.iter().zip(&members) {
                 let result = transfer(*a, *b, W);
@@ -131,7 +148,10 @@ fn arithmetic_contains_every_concrete_result() {
                 for x in in_a {
                     for y in in_b {
                         let exact = table[(x << 4 | y) as usize];
-                        assert!(possible >> exact & 1 == 1, "{name}: {x} op {y} = {exact}; {a:?} op {b:?} = {result:?}");
+                        assert!(
+                            possible >> exact & 1 == 1,
+                            "{name}: {x} op {y} = {exact}; {a:?} op {b:?} = {result:?}"
+                        );
                     }
                 }
             }
@@ -146,7 +166,11 @@ fn arithmetic_of_constants_is_exact() {
         for x in 0..16 {
             for y in 0..16 {
                 let result = transfer(Range::constant(x, W), Range::constant(y, W), W);
-                assert_eq!(result.as_constant(), Some(concrete(x, y, W)), "{name} {x} {y}");
+                assert_eq!(
+                    result.as_constant(),
+                    Some(concrete(x, y, W)),
+                    "{name} {x} {y}"
+                );
             }
         }
     }
@@ -200,16 +224,25 @@ fn refinement_keeps_every_pair_that_agrees() {
                                 let kept = refined.is_some_and(|(left, right)| {
                                     left.contains(*x, W) && right.contains(*y, W)
                                 });
-                                assert!(kept, "{op:?} {taken}: {x} {y} of {a:?} {b:?} lost: {refined:?}");
+                                assert!(
+                                    kept,
+                                    "{op:?} {taken}: {x} {y} of {a:?} {b:?} lost: {refined:?}"
+                                );
                             }
                         }
                     }
                     // Against a constant an impossible branch is always found.
                     if agrees == 0 && in_b.len() == 1 && op != CmpOp::Ne && op != CmpOp::Eq {
-                        assert!(refined.is_none(), "{op:?} {taken}: {a:?} {b:?} is dead: {refined:?}");
+                        assert!(
+                            refined.is_none(),
+                            "{op:?} {taken}: {a:?} {b:?} is dead: {refined:?}"
+                        );
                     }
                     if let Some((left, right)) = refined {
-                        assert!(left.is_within(*a) && right.is_within(*b), "{op:?}: refined to more");
+                        assert!(
+                            left.is_within(*a) && right.is_within(*b),
+                            "{op:?}: refined to more"
+                        );
                     }
                 }
             }
@@ -223,14 +256,20 @@ fn width_changes_contain_every_concrete_result() {
     for range in ranges(wide) {
         let cut = range.truncate(wide, narrow);
         for value in members(range, wide) {
-            assert!(cut.contains(value & narrow.mask(), narrow), "{range:?} cut to {cut:?}: {value}");
+            assert!(
+                cut.contains(value & narrow.mask(), narrow),
+                "{range:?} cut to {cut:?}: {value}"
+            );
         }
     }
     for range in ranges(narrow) {
         let (zero, sign) = (range.zero_extend(wide), range.sign_extend(narrow, wide));
         for value in members(range, narrow) {
             assert!(zero.contains(value, wide), "{range:?} {value}");
-            assert!(sign.contains(wide.unsigned(narrow.signed(value)), wide), "{range:?} {value}");
+            assert!(
+                sign.contains(wide.unsigned(narrow.signed(value)), wide),
+                "{range:?} {value}"
+            );
         }
     }
 }
