@@ -223,3 +223,33 @@ pub(crate) fn map_for_reading(file: &std::fs::File) -> io::Result<memmap2::Mmap>
     // believe nothing they read before.
     unsafe { memmap2::Mmap::map(file) }
 }
+
+/// Runs machine code of ours as `u64 f(u8 *memory, u64 len)` in this process: for `upatch run`, which starts a child process
+/// for it. The pages are written first and executable only then.
+pub(crate) fn execute(code: &[u8], memory: &mut [u8]) -> io::Result<u64> {
+    let len = code.len().max(1);
+    // SAFETY: a new private mapping; nothing of ours lies there.
+    let at = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            len,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        )
+    };
+    if at == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the mapping is writable and `len` bytes long, and nobody else knows it.
+    unsafe { std::ptr::copy_nonoverlapping(code.as_ptr(), at.cast(), code.len()) };
+    // SAFETY: our own mapping.
+    if unsafe { libc::mprotect(at, len, libc::PROT_READ | libc::PROT_EXEC) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the compiler's code follows the C calling convention. What the program itself does to memory nobody has
+    // proven; that is why this is a child process that holds nothing.
+    let function: extern "C" fn(*mut u8, u64) -> u64 = unsafe { std::mem::transmute(at) };
+    Ok(function(memory.as_mut_ptr(), memory.len() as u64))
+}

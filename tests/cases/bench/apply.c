@@ -1,7 +1,7 @@
 /* Counts calls of the bench's target. */
 #include "upatch.h"
 
-UPATCH_COUNTER(u64, calls);
+UPATCH_COUNTER(__u64, calls);
 
 SEC("upatch/exe:bench_target")
 int UPATCH(apply)

@@ -1,7 +1,7 @@
 /* Lowers the second argument to 100 and counts how often. */
 #include "upatch.h"
 
-UPATCH_COUNTER(u64, clamped);
+UPATCH_COUNTER(__u64, clamped);
 
 SEC("upatch/exe:bench_clamp_ours")
 int UPATCH(clamp, long a, unsigned long b)

@@ -1,7 +1,7 @@
 /* Refuses the call with -14 when the second argument is above 100. */
 #include "upatch.h"
 
-UPATCH_COUNTER(u64, refused);
+UPATCH_COUNTER(__u64, refused);
 
 SEC("upatch/exe:bench_refuse_ours")
 int UPATCH(refuse, long a, unsigned long b)

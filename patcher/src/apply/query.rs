@@ -1,0 +1,80 @@
+//! Which place of the process is meant: what the object's section says, and what the operator says over it.
+
+use crate::object::ObjectProgram;
+use crate::target::{BuildIdPrefix, Svma, TargetQuery};
+
+/// What the operator said.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Override {
+    /// `--function`: `FUNCTION` or `MODULE:FUNCTION`.
+    pub function: Option<String>,
+    /// `--offset`: an address in the module's file.
+    pub address: Option<u64>,
+    /// `--build-id`, as typed.
+    pub build_ids: Vec<String>,
+}
+
+/// Why no place is meant.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum QueryError {
+    /// A build-id that is none.
+    #[error("`{text}` is no build-id: {reason}")]
+    BadBuildId {
+        /// What was typed or written.
+        text: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Section and command line name different modules.
+    #[error("the section is about module `{section}`, --function about `{flag}`")]
+    Contradiction {
+        /// From the section.
+        section: String,
+        /// From the command line.
+        flag: String,
+    },
+}
+
+/// Puts both together: the command line wins, but may not speak of another module than the section.
+///
+/// # Errors
+/// See [`QueryError`].
+pub fn query(
+    program: &ObjectProgram,
+    object_ids: &[String],
+    operator: &Override,
+) -> Result<TargetQuery, QueryError> {
+    let ids = if operator.build_ids.is_empty() { object_ids } else { &operator.build_ids };
+    let build_ids = ids
+        .iter()
+        .map(|text| {
+            text.parse::<BuildIdPrefix>()
+                .map_err(|error| QueryError::BadBuildId { text: text.clone(), reason: error.to_string() })
+        })
+        .collect::<Result<_, _>>()?;
+    let section = program.target.as_ref();
+    let mut query = TargetQuery {
+        module: section.map(|target| target.module.clone()),
+        function: section.map(|target| target.function.clone()),
+        offset: section.map_or(0, |target| target.offset),
+        address: operator.address.map(Svma),
+        build_ids,
+    };
+    if let Some(text) = &operator.function {
+        let function = match text.split_once(':').filter(|(_, rest)| !rest.starts_with(':')) {
+            Some((module, function)) => {
+                match &query.module {
+                    Some(section) if section != module => {
+                        return Err(QueryError::Contradiction { section: section.clone(), flag: module.to_owned() });
+                    }
+                    Some(_) | None => query.module = Some(module.to_owned()),
+                }
+                function
+            }
+            None => text,
+        };
+        query.function = Some(function.to_owned());
+        query.offset = 0;
+    }
+    Ok(query)
+}

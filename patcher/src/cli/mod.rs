@@ -1,0 +1,108 @@
+//! The commands: arguments in, one [`Report`] or [`Failure`] out, printed in one place as text or JSON.
+//!
+//! A command decides nothing about processes or patches; it turns arguments into requests of the library and results
+//! into words. Exit codes are those of the contract ([`failure::Exit`]).
+
+mod apply;
+mod args;
+mod build;
+mod explain;
+pub mod failure;
+mod files;
+mod revert;
+mod run;
+mod status;
+mod telemetry;
+mod verify;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+use serde_json::Value;
+
+use args::{Cli, Command};
+pub use failure::{Exit, Failure};
+
+/// What a command that worked has to say.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Report {
+    /// For people.
+    pub text: String,
+    /// For programs: an object whose `ok` is true.
+    pub json: Value,
+}
+
+/// Parses the arguments, runs the command, prints what it has to say.
+#[must_use]
+pub fn main() -> ExitCode {
+    // Rust ignores SIGPIPE; a reader that goes away early (`| head`) then shows as a write error, which `print` bears.
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return misused(&error),
+    };
+    start_tracing();
+    match run(cli.command) {
+        Ok(report) => {
+            let text = if cli.json { format!("{}\n", report.json) } else { report.text };
+            print(&text);
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            failed(&failure, cli.json);
+            ExitCode::from(failure.exit as u8)
+        }
+    }
+}
+
+fn run(command: Command) -> Result<Report, Failure> {
+    match command {
+        Command::Build(args) => build::run(&args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Apply(args) => apply::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Telemetry(args) => telemetry::run(&args),
+        Command::Revert(args) => revert::run(&args),
+        Command::Run(args) => run::run(&args),
+    }
+}
+
+/// `UPATCH_LOG=debug` shows what goes on, on standard error.
+fn start_tracing() {
+    let Ok(filter) = tracing_subscriber::EnvFilter::try_from_env("UPATCH_LOG") else { return };
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+/// Help and version are no failures; anything else is wrong use, said as JSON too when that was asked for.
+fn misused(error: &clap::Error) -> ExitCode {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        print(&error.render().to_string());
+        return ExitCode::SUCCESS;
+    }
+    let as_json = std::env::args_os().take_while(|arg| arg != "--").any(|arg| arg == "--json");
+    if as_json {
+        let rendered = error.render().to_string();
+        let message = rendered.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        failed(&Failure::new(Exit::Usage, message).hint("see `upatch --help`"), true);
+    } else {
+        // Nothing can be done if standard error is closed.
+        let _ = error.print();
+    }
+    ExitCode::from(Exit::Usage as u8)
+}
+
+fn failed(failure: &Failure, as_json: bool) {
+    if as_json {
+        print(&format!("{}\n", failure.to_json()));
+    } else {
+        // Nothing can be done if standard error is closed.
+        let _ = std::io::stderr().write_all(failure.to_text().as_bytes());
+    }
+}
+
+/// To standard output; a reader that has gone away is its own business.
+fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}

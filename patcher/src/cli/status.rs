@@ -1,0 +1,104 @@
+//! `upatch status`: what is in the process, by the memory map and the bytes at each site.
+
+use serde_json::{Value, json};
+
+use super::args::PidArgs;
+use super::{Failure, Report};
+use crate::patching::{Found, FoundState, inspect};
+use crate::process::Process;
+use crate::telemetry::{Reading, read};
+
+pub(super) fn run(args: &PidArgs) -> Result<Report, Failure> {
+    let process = Process::open(args.pid)?;
+    let inventory = inspect(&process).map_err(|error| Failure::from(error).at(format!("process {}", args.pid)))?;
+    let mut text = String::new();
+    let mut patches = Vec::new();
+    for found in &inventory.found {
+        let reading = read(&process, found);
+        let mut json = identity(found, &reading);
+        json["state"] = state_word(&found.state).into();
+        if let Some(why) = state_detail(&found.state) {
+            json["detail"] = why.into();
+        }
+        json["site"] = found.plan().map_or(Value::Null, |plan| plan.at.to_string().into());
+        json["image"] = found.code.map_or(Value::Null, |code| code.start.to_string().into());
+        json["arena"] = found.arena().map_or(Value::Null, |arena| arena.start.to_string().into());
+        text += &format!("{}  {:<10} {}\n", found.id, state_word(&found.state), place_of(&reading));
+        if let Some(why) = state_detail(&found.state) {
+            text += &format!("          {why}\n");
+        }
+        patches.push(json);
+    }
+    if text.is_empty() {
+        text = format!("process {} has no patches\n", args.pid);
+    }
+    if !inventory.orphans.is_empty() || !inventory.descriptors.is_empty() {
+        text += &format!(
+            "left by an interrupted upatch: {} arenas, {} descriptors (the next apply or revert removes them)\n",
+            inventory.orphans.len(),
+            inventory.descriptors.len()
+        );
+    }
+    Ok(Report {
+        text,
+        json: json!({
+            "ok": true,
+            "pid": args.pid,
+            "patches": patches,
+            "orphaned_arenas": inventory.orphans.iter().map(|arena| arena.start.to_string()).collect::<Vec<_>>(),
+            "stray_descriptors": inventory.descriptors,
+        }),
+    })
+}
+
+/// The members by which a patch is known everywhere: id, object, build-id, function, and hits if it counts them.
+pub(super) fn identity(found: &Found, reading: &Reading) -> Value {
+    let info = reading.info.as_ref();
+    let mut json = json!({
+        "id": found.id,
+        "object": info.map(|info| &info.object),
+        "build_id": info.map(|info| &info.build_id),
+        "module": info.map(|info| &info.module),
+        "function": info.map(|info| info.site_name()),
+    });
+    if let Some(hits) = reading.hits {
+        json["hits"] = hits.into();
+    }
+    if let Some(missed) = reading.missed {
+        json["missed"] = missed.into();
+    }
+    json
+}
+
+/// `function in module (object)`, for people.
+pub(super) fn place_of(reading: &Reading) -> String {
+    match &reading.info {
+        Some(info) => format!("{} in {} ({})", info.site_name(), info.module, info.object),
+        None => "(no readable record)".to_owned(),
+    }
+}
+
+const fn state_word(state: &FoundState) -> &'static str {
+    match state {
+        FoundState::Applied => "applied",
+        FoundState::Leftover => "leftover",
+        FoundState::Retired => "retired",
+        FoundState::Contested { .. } => "contested",
+        FoundState::Incomplete => "incomplete",
+        FoundState::Damaged(_) => "damaged",
+    }
+}
+
+fn state_detail(state: &FoundState) -> Option<String> {
+    match state {
+        FoundState::Applied => None,
+        FoundState::Leftover => Some("never applied, or reverted by an upatch that was interrupted; removed by the next apply or revert".to_owned()),
+        FoundState::Retired => Some("reverted; the image stays mapped because a suspended context may return into it".to_owned()),
+        FoundState::Contested { found } => {
+            let hex: Vec<String> = found.iter().map(|byte| format!("{byte:02x}")).collect();
+            Some(format!("the site holds {}, neither ours nor the original", hex.join(" ")))
+        }
+        FoundState::Incomplete => Some("an interrupted upatch left it; removed by the next apply or revert".to_owned()),
+        FoundState::Damaged(why) => Some(why.clone()),
+    }
+}
