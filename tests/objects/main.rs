@@ -29,10 +29,15 @@ fn case(name: &str) -> PathBuf {
         .join(name)
 }
 
+/// Where libbpf's headers are: below `$UPATCH_LIBBPF`, where `cargo xtask` put them, or installed.
+fn libbpf_include() -> PathBuf {
+    std::env::var_os("UPATCH_LIBBPF").map_or_else(|| PathBuf::from("/usr/include"), PathBuf::from)
+}
+
 /// Whether a case can be compiled here; without libbpf's headers some can't.
 fn is_possible(test: &str, source: &Path) -> bool {
     let text = std::fs::read_to_string(source).expect("the case is readable");
-    let possible = !text.contains("<bpf/") || Path::new("/usr/include/bpf/bpf_helpers.h").exists();
+    let possible = !text.contains("<bpf/") || libbpf_include().join("bpf/bpf_helpers.h").exists();
     if !possible {
         assert!(
             !upatch_tests::skip::is_strict(),
@@ -47,10 +52,15 @@ fn is_possible(test: &str, source: &Path) -> bool {
 fn build_case(source: &Path, clang_args: &[&str]) -> Result<(BuildReport, Vec<u8>), BuildError> {
     let folder = tempfile::tempdir().expect("a scratch folder");
     let output = folder.path().join("patch.o");
+    let mut clang_args: Vec<std::ffi::OsString> = clang_args.iter().map(Into::into).collect();
+    if std::env::var_os("UPATCH_LIBBPF").is_some() {
+        // After the system's folders: only what is not installed comes from there.
+        clang_args.extend(["-idirafter".into(), libbpf_include().into()]);
+    }
     let report = build(&BuildRequest {
         source: source.to_owned(),
         output: Some(output.clone()),
-        clang_args: clang_args.iter().map(Into::into).collect(),
+        clang_args,
     })?;
     let bytes = std::fs::read(output).expect("the object was written");
     Ok((report, bytes))

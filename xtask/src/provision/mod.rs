@@ -6,6 +6,7 @@
 
 mod apt;
 mod clang;
+mod headers;
 mod packages;
 
 use std::ffi::OsString;
@@ -19,6 +20,7 @@ use crate::target_folder;
 #[derive(Debug)]
 pub(crate) struct Provided {
     clang: Option<PathBuf>,
+    libbpf: Option<PathBuf>,
     packages: PathBuf,
 }
 
@@ -28,6 +30,9 @@ impl Provided {
         let mut variables = vec![("UPATCH_PACKAGES".into(), self.packages.clone().into())];
         if let Some(clang) = &self.clang {
             variables.push(("UPATCH_CLANG".into(), clang.clone().into()));
+        }
+        if let Some(include) = &self.libbpf {
+            variables.push(("UPATCH_LIBBPF".into(), include.clone().into()));
         }
         variables
     }
@@ -61,8 +66,14 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
 pub(crate) fn everything() -> Result<Provided> {
     let target = target_folder()?;
     let mut archive = apt::Archive::new(&target.join("upatch-apt"));
-    let clang = clang::provide(&mut archive, &target.join("upatch-tools"))?;
+    let tools = target.join("upatch-tools");
+    let clang = clang::provide(&mut archive, &tools)?;
+    let libbpf = headers::provide(&mut archive, &tools);
     let packages = target.join("upatch-packages");
     packages::provide(&mut archive, &packages)?;
-    Ok(Provided { clang, packages })
+    Ok(Provided {
+        clang,
+        libbpf,
+        packages,
+    })
 }
