@@ -7,8 +7,10 @@ use serde_json::{Map, Value};
 
 use super::types::{IntKind, Member, TypeDesc, TypeRef, TypeTable};
 
-/// Most values in one rendering.
-const MAX_VALUES: usize = 65_536;
+/// What one rendering may cost, roughly the bytes of its text.
+const MAX_COST: usize = 1 << 20;
+/// Cost of a value, whatever it is.
+const VALUE: usize = 16;
 const MAX_DEPTH: usize = 64;
 
 /// The value of type `ty` at the beginning of `bytes`.
@@ -16,23 +18,31 @@ const MAX_DEPTH: usize = 64;
 pub fn render(table: &TypeTable, ty: TypeRef, bytes: &[u8]) -> Value {
     Renderer {
         table,
-        left: MAX_VALUES,
+        left: MAX_COST,
     }
     .value(ty, bytes, MAX_DEPTH)
 }
 
 struct Renderer<'a> {
     table: &'a TypeTable,
-    /// Values that may still be made: a table can describe 2^64 of them in a few bytes.
+    /// What may still be spent: a table can describe 2^64 values, or one name a million times, in a few bytes.
     left: usize,
 }
 
 impl Renderer<'_> {
+    /// Whether that much could still be spent; if not, nothing is left for others either.
+    fn spend(&mut self, cost: usize) -> bool {
+        match self.left.checked_sub(cost) {
+            Some(left) => self.left = left,
+            None => self.left = 0,
+        }
+        self.left != 0
+    }
+
     fn value(&mut self, ty: TypeRef, bytes: &[u8], depth: usize) -> Value {
-        let (Some(left), Some(depth)) = (self.left.checked_sub(1), depth.checked_sub(1)) else {
+        let Some(depth) = depth.checked_sub(1).filter(|_| self.spend(VALUE)) else {
             return Value::Null;
         };
-        self.left = left;
         let table = self.table;
         match table.get(ty) {
             None => Value::Null,
@@ -55,13 +65,20 @@ impl Renderer<'_> {
                 let Some(number) = bytes.get(..usize::from(*size)).and_then(number) else {
                     return Value::Null;
                 };
-                let value = integer(number, u32::from(*size) * 8, kind);
-                let named = |known: i64| {
-                    value == Value::from(known) || value == Value::from(known.cast_unsigned())
-                };
-                match values.iter().find(|(_, known)| named(*known)) {
-                    Some((name, _)) => Value::from(name.as_str()),
-                    None => value,
+                let bits = u32::from(*size).min(8) * 8;
+                let mask = u64::MAX.checked_shr(64 - bits).unwrap_or(0);
+                // SANITY of the cut: the number has at most 64 bits that count.
+                let wanted = number as u64 & mask;
+                let named = values
+                    .iter()
+                    .find(|(_, known)| known.cast_unsigned() & mask == wanted);
+                match named {
+                    Some((name, _)) if self.spend(name.len() + values.len() / 8) => {
+                        Value::from(name.as_str())
+                    }
+                    Some(_) => Value::Null,
+                    None if self.spend(values.len() / 8) => integer(number, bits, kind),
+                    None => Value::Null,
                 }
             }
             Some(TypeDesc::Pointer) => bytes
@@ -86,6 +103,7 @@ impl Renderer<'_> {
             bytes: 1,
             kind: IntKind::Char,
         }) = self.table.get(of)
+            && self.spend(len.min(bytes.len()))
             && let Some(text) = bytes.get(..len).and_then(text)
         {
             return Value::from(text);
@@ -120,7 +138,7 @@ impl Renderer<'_> {
         fields: &mut Map<String, Value>,
     ) {
         for member in members {
-            if self.left == 0 {
+            if !self.spend(member.name.len()) {
                 return;
             }
             if member.bits != 0 {
@@ -132,12 +150,9 @@ impl Renderer<'_> {
                 .unwrap_or_default();
             match self.table.get(member.ty) {
                 Some(TypeDesc::Struct { members, .. }) if member.name.is_empty() => {
-                    let (Some(left), Some(depth)) =
-                        (self.left.checked_sub(1), depth.checked_sub(1))
-                    else {
+                    let Some(depth) = depth.checked_sub(1).filter(|_| self.spend(VALUE)) else {
                         return;
                     };
-                    self.left = left;
                     self.fields(members, inside, depth, fields);
                 }
                 _ => {
@@ -149,7 +164,9 @@ impl Renderer<'_> {
     }
 
     fn bit_field(&mut self, member: &Member, bytes: &[u8]) -> Value {
-        self.left = self.left.saturating_sub(1);
+        if !self.spend(VALUE) {
+            return Value::Null;
+        }
         let kind = match self.table.get(member.ty) {
             Some(TypeDesc::Int { kind, .. }) => *kind,
             Some(TypeDesc::Enum { signed: true, .. }) => IntKind::Signed,
@@ -166,8 +183,7 @@ impl Renderer<'_> {
     }
 
     fn hexadecimal(&mut self, bytes: &[u8]) -> Value {
-        self.left = self.left.saturating_sub(bytes.len());
-        if bytes.len() > MAX_VALUES {
+        if !self.spend(bytes.len().saturating_mul(2)) {
             return Value::Null;
         }
         Value::from(
@@ -220,7 +236,8 @@ fn float(bytes: &[u8], size: u8) -> Value {
 fn text(bytes: &[u8]) -> Option<&str> {
     let end = bytes.iter().position(|&byte| byte == 0)?;
     let text = std::str::from_utf8(&bytes[..end]).ok()?;
-    (text.len() <= MAX_VALUES && !text.chars().any(char::is_control)).then_some(text)
+    let printable = !text.chars().any(char::is_control);
+    printable.then_some(text)
 }
 
 #[cfg(test)]
@@ -327,10 +344,39 @@ mod tests {
             len: u32::MAX,
         });
         types.push(TypeDesc::Opaque { bytes: u32::MAX });
+        // The same text, and the same name, again and again.
+        types.push(int(1, IntKind::Char));
+        types.push(TypeDesc::Array {
+            of: TypeRef(66),
+            len: 60,
+        });
+        types.push(TypeDesc::Struct {
+            bytes: 0,
+            members: vec![member(&"long".repeat(250), 67, 0, 0)],
+        });
+        types.push(TypeDesc::Array {
+            of: TypeRef(68),
+            len: u32::MAX,
+        });
+        types.push(TypeDesc::Enum {
+            bytes: 1,
+            signed: false,
+            values: vec![("x".repeat(1000), 0); 10_000],
+        });
+        types.push(TypeDesc::Struct {
+            bytes: 0,
+            members: vec![member("e", 70, 0, 0); 100],
+        });
+        types.push(TypeDesc::Array {
+            of: TypeRef(71),
+            len: u32::MAX,
+        });
         let table = TypeTable { types };
-        for ty in 0..70 {
-            let shown = render(&table, TypeRef(ty), &[0xff; 64]);
-            assert!(shown.to_string().len() < 4 << 20);
+        let mut bytes = [b'a'; 64];
+        bytes[59] = 0;
+        for ty in 0..80 {
+            let shown = render(&table, TypeRef(ty), &bytes);
+            assert!(shown.to_string().len() < 4 << 20, "type {ty}");
         }
     }
 }
