@@ -1,0 +1,93 @@
+//! The entry points: what is compiled to what.
+
+use upatch_verifier::facts::{RawProgram, VerifiedProgram};
+
+use crate::asm::{Assembler, GprSet};
+use crate::lower::{self, Lowered, Shape};
+use crate::options::{SiteRegs, VectorState};
+use crate::patch::{CompiledPatch, FixupKind, RawCode};
+
+/// Compiles a patch or probe for a place. Cannot fail: everything that could be wrong was refused by the verifier.
+///
+/// The code is entered at byte 0 with the registers of the patched place. It continues by a jump to
+/// [`FixupKind::Continue`] with every register as at the entry, but those that the program wrote through ctx and those in
+/// `site.free`; at a place inside a function the flags and the red zone survive too. Or it returns in the function's
+/// stead, with rax and rdx as ctx has them and every register kept that is not in `site.free`. Vector registers, x87 and
+/// mxcsr are never changed.
+#[must_use]
+pub fn compile(verified: &VerifiedProgram, site: &SiteRegs) -> CompiledPatch {
+    if !lower::has_ctx(verified.program()) {
+        return nothing();
+    }
+    let site = SiteRegs {
+        // A function hands callee-saved registers back, whatever it does with them itself.
+        free: site.free.intersection(GprSet::CALLER_SAVED),
+        ..*site
+    };
+    let lowered = lower::lower(verified.program(), verified.facts(), Shape::Patch(site));
+    CompiledPatch {
+        reads_thread_pointer: lowered.calls_application,
+        bytes: lowered.bytes,
+        code_len: lowered.code_len,
+        fixups: lowered.fixups,
+        stack_bytes: lowered.stack_bytes,
+        arena_window: lowered.arena_window,
+        private_bytes: lowered.private_bytes,
+        calls_application: lowered.calls_application,
+        extern_names: lowered.extern_names,
+        syscalls: lowered.syscalls,
+        writes: lowered.writes,
+    }
+}
+
+/// A program that takes memory instead of ctx has no meaning at a patched place: the call continues.
+fn nothing() -> CompiledPatch {
+    let mut asm = Assembler::new();
+    asm.jmp_out(FixupKind::Continue);
+    let (bytes, fixups) = asm.finish();
+    CompiledPatch {
+        code_len: bytes.len(),
+        bytes,
+        fixups,
+        stack_bytes: 0,
+        arena_window: 0,
+        private_bytes: 0,
+        calls_application: false,
+        extern_names: Vec::new(),
+        syscalls: std::collections::BTreeSet::new(),
+        reads_thread_pointer: false,
+        writes: GprSet::EMPTY,
+    }
+}
+
+/// Compiles a program that nobody verified to a C function `u64 f(u8 *memory, u64 len)`, for conformance cases and
+/// `upatch run --raw`: it runs in a child process, and nothing turns it into a patch.
+#[must_use]
+pub fn compile_raw(raw: &RawProgram, vectors: VectorState) -> RawCode {
+    function(lower::lower(
+        raw.program(),
+        raw.facts(),
+        Shape::Function(vectors),
+    ))
+}
+
+/// Compiles a verified program that takes memory to a C function `u64 f(u8 *memory, u64 len)`.
+#[must_use]
+pub fn compile_function(verified: &VerifiedProgram, vectors: VectorState) -> RawCode {
+    function(lower::lower(
+        verified.program(),
+        verified.facts(),
+        Shape::Function(vectors),
+    ))
+}
+
+fn function(lowered: Lowered) -> RawCode {
+    RawCode {
+        bytes: lowered.bytes,
+        code_len: lowered.code_len,
+        fixups: lowered.fixups,
+        arena_window: lowered.arena_window,
+        private_bytes: lowered.private_bytes,
+        extern_names: lowered.extern_names,
+    }
+}

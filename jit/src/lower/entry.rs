@@ -1,0 +1,293 @@
+//! Ways in and out: prologues and epilogues of the main program and of subprograms.
+
+use upatch_verifier::facts::{Facts, Verdict};
+use upatch_verifier::insn::{Callee, Insn, Reg, Width};
+use upatch_verifier::program::Program;
+
+use super::{Lower, Shape, Within};
+use crate::analysis::{Analysis, Op};
+use crate::asm::{Arith, Cond, Gpr, GprSet, Mem, Size};
+use crate::frame::{Frame, RED_ZONE};
+use crate::patch::FixupKind;
+use crate::regs::{Assignment, Needs, home};
+use crate::runtime::Routine;
+
+use Width::{W32, W64};
+
+/// The frame of the main program.
+pub(super) fn main_frame(
+    program: &Program,
+    facts: &Facts,
+    analysis: &Analysis,
+    needs: &Needs,
+    regs: &Assignment,
+    shape: Shape,
+) -> Frame {
+    let saved: GprSet = match shape {
+        Shape::Patch(site) => {
+            let fields = needs.ctx.iter().filter_map(|field| home(*field));
+            let fields = fields.fold(GprSet::EMPTY, GprSet::with);
+            let narrow = needs.narrow.iter().filter_map(|field| home(*field));
+            let narrow = narrow.fold(GprSet::EMPTY, GprSet::with);
+            // A free register's entry value is only kept where the program wants to see it.
+            let kept = GprSet(u16::MAX).minus(site.free).union(fields);
+            regs.clobbered.intersection(kept).union(narrow)
+        }
+        Shape::Function(_) => regs.clobbered.minus(GprSet::CALLER_SAVED),
+    };
+    let saved = saved.iter().filter(|reg| *reg != Gpr::Rsp).collect();
+    let reads_flags = needs.ctx.contains(&upatch_abi::ctx::CtxField::Rflags);
+    let inside = matches!(shape, Shape::Patch(site) if !site.at_entry);
+    let mut frame = Frame::new(saved, facts.stack.first().copied().unwrap_or(0))
+        .with_loop(has_loop(program, analysis, 0))
+        .with_main(needs.may_goto, needs.calls_application);
+    frame.red_zone = inside;
+    frame.flags = inside || reads_flags;
+    if !uses_stack(program, analysis, 0) {
+        frame = frame.without_bpf_stack();
+    }
+    frame
+}
+
+/// Does the function's code mention r10?
+fn uses_stack(program: &Program, analysis: &Analysis, index: usize) -> bool {
+    ops_of(program, analysis, index).any(|op| match op {
+        Op::Plain(insn) => mentions_stack(insn),
+        Op::Update { base, .. } => *base == Reg::R10,
+        Op::Nothing | Op::Loop { .. } | Op::Strncmp { .. } => false,
+    })
+}
+
+fn mentions_stack(insn: &Insn) -> bool {
+    use upatch_verifier::insn::Operand;
+    const STACK: Reg = Reg::R10;
+    match *insn {
+        Insn::Alu { dst, src, .. } | Insn::JumpIf { dst, src, .. } => {
+            dst == STACK || src == Operand::Reg(STACK)
+        }
+        Insn::MovSx { dst, src, .. } | Insn::AddrSpaceCast { dst, src, .. } => {
+            dst == STACK || src == STACK
+        }
+        Insn::Load { base, .. } | Insn::LoadAcquire { base, .. } => base == STACK,
+        Insn::Store { base, src, .. } => base == STACK || src == Operand::Reg(STACK),
+        Insn::StoreRelease { base, src, .. } | Insn::Atomic { base, src, .. } => {
+            base == STACK || src == STACK
+        }
+        Insn::Neg { .. }
+        | Insn::Endian { .. }
+        | Insn::LdImm64 { .. }
+        | Insn::LdImm64Tail
+        | Insn::Jump { .. }
+        | Insn::MayGoto { .. }
+        | Insn::Call { .. }
+        | Insn::Exit => false,
+    }
+}
+
+fn has_loop(program: &Program, analysis: &Analysis, index: usize) -> bool {
+    ops_of(program, analysis, index).any(|op| {
+        matches!(
+            op,
+            Op::Loop { .. }
+                | Op::Plain(Insn::Call {
+                    callee: Callee::Helper(upatch_abi::helpers::LOOP)
+                })
+        )
+    })
+}
+
+fn ops_of<'a>(
+    program: &Program,
+    analysis: &'a Analysis,
+    index: usize,
+) -> impl Iterator<Item = &'a Op> {
+    let range = program
+        .subprogs()
+        .get(index)
+        .map_or(0..0, |subprog| subprog.start.index()..subprog.end.index());
+    analysis.ops.get(range).unwrap_or_default().iter()
+}
+
+impl Lower<'_> {
+    /// The main program, from the entry to the jump to the displaced instructions.
+    pub(super) fn main(&mut self) {
+        let frame = self.frame.clone();
+        self.within = Within::Main;
+        if frame.red_zone {
+            // LEA changes no flags, and these are not saved yet.
+            let down = Mem::at(Gpr::Rsp, -(RED_ZONE as i32));
+            self.asm.lea(W64, Gpr::Rsp, down);
+        }
+        if frame.flags {
+            self.asm.pushfq();
+        }
+        self.enter(&frame);
+        if self.needs.calls_application && !self.is_function() {
+            self.claim_guard(&frame);
+        }
+        if let Some(base) = self.regs.frame_base {
+            self.asm.mov_rr(W64, base, Gpr::Rsp);
+        }
+        if self.needs.may_goto {
+            let budget = self.facts.may_goto_budget;
+            let small = i32::try_from(budget).unwrap_or(i32::MAX);
+            let place = self.slot(frame.budget());
+            self.asm.store_imm(Size::DW, place, small);
+        }
+        // r1 is ctx; its value only matters where it is compared or stored, for every access to ctx is a register's.
+        let live = self.analysis.live_in.first().copied().unwrap_or_default();
+        if !self.is_function() && live.contains(Reg::R1) {
+            let host = self.regs.host(Reg::R1);
+            let entry = self.entry_rsp(&frame);
+            self.asm.lea(W64, host, entry);
+        }
+        self.body(0);
+        self.asm.bind(self.continues);
+        self.leave_guarded(&frame);
+    }
+
+    /// The operand whose address is the entry's rsp; from the main frame.
+    pub(super) fn entry_rsp(&self, frame: &Frame) -> Mem {
+        self.main_slot(i32::try_from(frame.bytes()).unwrap_or(i32::MAX))
+    }
+
+    fn enter(&mut self, frame: &Frame) {
+        for reg in &frame.saved {
+            self.asm.push(*reg);
+        }
+        if frame.locals() > 0 {
+            let locals = i32::try_from(frame.locals()).unwrap_or(i32::MAX);
+            self.asm.arith_ri(Arith::Sub, W64, Gpr::Rsp, locals);
+        }
+    }
+
+    fn leave(&mut self, frame: &Frame) {
+        if frame.locals() > 0 {
+            let locals = i32::try_from(frame.locals()).unwrap_or(i32::MAX);
+            self.asm.arith_ri(Arith::Add, W64, Gpr::Rsp, locals);
+        }
+        for reg in frame.saved.iter().rev() {
+            self.asm.pop(*reg);
+        }
+    }
+
+    fn claim_guard(&mut self, frame: &Frame) {
+        self.call_routine(Routine::GuardEnter);
+        self.asm.test_rr(W64, Gpr::Rax, Gpr::Rax);
+        let missed = self.asm.label();
+        let claimed = self.asm.label();
+        self.asm.jcc(Cond::Ge, claimed);
+        self.asm.bind(missed);
+        self.leave_main(frame);
+        self.asm.jmp_out(FixupKind::Continue);
+        self.asm.bind(claimed);
+        let place = self.slot(frame.guard());
+        self.asm.store(Size::DW, place, Gpr::Rax);
+    }
+
+    fn release_guard(&mut self, frame: &Frame) {
+        if self.needs.calls_application && !self.is_function() {
+            let place = self.slot(frame.guard());
+            self.asm.load(Size::DW, false, Gpr::Rax, place);
+            self.call_routine(Routine::GuardLeave);
+        }
+    }
+
+    /// Everything but the way out itself.
+    fn leave_main(&mut self, frame: &Frame) {
+        self.leave(frame);
+        if frame.flags {
+            if frame.red_zone {
+                self.asm.popfq();
+            } else {
+                // Saved to be read only.
+                self.asm.arith_ri(Arith::Add, W64, Gpr::Rsp, 8);
+            }
+        }
+        if frame.red_zone {
+            let up = Mem::at(Gpr::Rsp, RED_ZONE as i32);
+            self.asm.lea(W64, Gpr::Rsp, up);
+        }
+    }
+
+    /// The way on: to the displaced instructions, or back to a C caller.
+    fn leave_guarded(&mut self, frame: &Frame) {
+        self.release_guard(frame);
+        self.leave_main(frame);
+        if self.is_function() {
+            self.asm.ret();
+        } else {
+            self.asm.jmp_out(FixupKind::Continue);
+        }
+    }
+
+    /// The way back to the caller of the patched function.
+    fn leave_returning(&mut self) {
+        if let Some(label) = self.returns {
+            self.asm.jmp(label);
+            return;
+        }
+        self.returns = Some(self.asm.here());
+        let frame = self.main_frame.clone();
+        self.release_guard(&frame);
+        self.leave_main(&frame);
+        self.asm.ret();
+    }
+
+    /// `exit` at slot `at`.
+    pub(super) fn exit(&mut self, at: usize) {
+        if let Within::Subprog(_) = self.within {
+            let frame = self.frame.clone();
+            self.leave(&frame);
+            self.asm.ret();
+            return;
+        }
+        if self.is_function() {
+            let result = self.regs.host(Reg::R0);
+            if result != Gpr::Rax {
+                self.asm.mov_rr(W64, Gpr::Rax, result);
+            }
+            self.go_on(at);
+            return;
+        }
+        match self.facts.verdict.get(at).copied().flatten() {
+            Some(Verdict::Continue | Verdict::Ignored) | None => self.go_on(at),
+            Some(Verdict::Return) => self.leave_returning(),
+            Some(Verdict::Dynamic) => {
+                let verdict = self.regs.host(Reg::R0);
+                self.asm.test_rr(W32, verdict, verdict);
+                self.asm.jcc(Cond::E, self.continues);
+                self.leave_returning();
+            }
+        }
+    }
+
+    /// To the common way on, which follows the main program's last slot.
+    fn go_on(&mut self, at: usize) {
+        let end = self.program.subprogs().first().map_or(0, |main| main.end.index());
+        let rest = self.analysis.ops.get(at + 1..end).unwrap_or_default();
+        if !rest.iter().all(|op| *op == Op::Nothing) {
+            self.asm.jmp(self.continues);
+        }
+    }
+
+    /// A subprogram: a function of its own, called with `call`.
+    pub(super) fn subprog(&mut self, index: usize) {
+        self.within = Within::Subprog(index);
+        let bpf_stack = self.facts.stack.get(index).copied().unwrap_or(0);
+        let mut frame = Frame::new(self.callee_saved(index), bpf_stack).with_loop(has_loop(
+            self.program,
+            self.analysis,
+            index,
+        ));
+        if !uses_stack(self.program, self.analysis, index) {
+            frame = frame.without_bpf_stack();
+        }
+        self.frame = frame.clone();
+        // The first slot may also be a jump's target: the prologue has a place of its own.
+        let entry = self.entry_of(index);
+        self.asm.bind(entry);
+        self.enter(&frame);
+        self.body(index);
+    }
+}
