@@ -4,26 +4,34 @@ use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use upatch_jit::interp::{Input, Machine, World};
-use upatch_verifier::RawProgram;
 use upatch_verifier::asm::Case;
 use upatch_verifier::encode::encode_plain;
 use upatch_verifier::insn::{AluOp, Callee, CmpOp, EndianOp, Imm64, Insn, Operand, Reg, Width};
+use upatch_verifier::verify::{Policy, verify};
+use upatch_verifier::{Program, RawProgram};
+
+const ENGINES: usize = 4;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Engine {
+    /// The reference interpreter, on the program as it is.
     Interpreter,
+    /// Our verifier, then the interpreter with everything that was proven checked.
+    Verifier,
     Rbpf,
     Kernel,
 }
 
 impl Engine {
-    pub(crate) const ALL: [Self; 3] = [Self::Interpreter, Self::Rbpf, Self::Kernel];
+    pub(crate) const ALL: [Self; ENGINES] =
+        [Self::Interpreter, Self::Verifier, Self::Rbpf, Self::Kernel];
 }
 
 impl fmt::Display for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Interpreter => "interpreter",
+            Self::Verifier => "verifier",
             Self::Rbpf => "rbpf",
             Self::Kernel => "kernel",
         })
@@ -44,8 +52,8 @@ pub(crate) enum Ran {
 /// Counts for the last line.
 #[derive(Default)]
 pub(crate) struct Tally {
-    ended: [AtomicUsize; 3],
-    refused: [AtomicUsize; 3],
+    ended: [AtomicUsize; ENGINES],
+    refused: [AtomicUsize; ENGINES],
     errors: AtomicUsize,
 }
 
@@ -69,7 +77,7 @@ impl Tally {
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for engine in Engine::ALL {
-            let read = |counters: &[AtomicUsize; 3]| {
+            let read = |counters: &[AtomicUsize; ENGINES]| {
                 let counter = counters.get(engine as usize);
                 counter.map_or(0, |counter| counter.load(Ordering::Relaxed))
             };
@@ -89,11 +97,25 @@ impl fmt::Display for Tally {
 }
 
 pub(crate) fn interpreter(raw: &RawProgram, case: &Case) -> Result<Ran, String> {
+    interpret(Machine::raw(raw), case)
+}
+
+/// Verifies the program; `listed` is the rejection that verifier-refuses.txt demands.
+pub(crate) fn verifier(program: Program, case: &Case, listed: Option<&str>) -> Result<Ran, String> {
+    match (verify(program, &Policy::default()), listed) {
+        (Ok(verified), None) => interpret(Machine::verified(&verified), case),
+        (Ok(_), Some(_)) => Err("accepted, though verifier-refuses.txt lists it".to_owned()),
+        (Err(rejection), Some(part)) if rejection.to_string().contains(part) => Ok(Ran::Refused),
+        (Err(rejection), _) => Err(format!("rejected: {rejection}")),
+    }
+}
+
+fn interpret(machine: Machine<'_>, case: &Case) -> Result<Ran, String> {
     let input = Input {
         memory: case.mem.clone(),
         ..Input::default()
     };
-    let output = Machine::raw(raw).run(&input, &mut World::default());
+    let output = machine.run(&input, &mut World::default());
     Ok(Ran::Ended {
         r0: output.r0.map_err(|fault| fault.to_string())?,
         memory: output.memory,

@@ -1,9 +1,10 @@
 //! Conformance: every case of tests/cases/bpf on every engine that can run it, one test a case.
 //!
-//! A case's text is assembled, encoded, decoded again; then the program runs on the interpreter, in rbpf where rbpf is
-//! right, and, when root may use bpf(2), in the running kernel. Results and final memory must agree with the case and
-//! with each other. What the kernel refuses for reasons of its own is listed by name in kernel-refuses.txt beside the
-//! cases, with part of the message it must give; a listed case that is accepted fails. Cases are curated: the kernel never sees a generated program.
+//! A case's text is assembled, encoded, decoded again; then the program runs on the interpreter, is verified and runs
+//! again with everything checked that was proven, in rbpf where rbpf is right, and, when root may use bpf(2), in the
+//! running kernel. Results and final memory must agree with the case and with each other. What the kernel or our verifier
+//! refuses for reasons of its own is listed by name in kernel-refuses.txt and verifier-refuses.txt beside the cases, with
+//! part of the message it must give; a listed case that is accepted fails. Cases are curated: the kernel never sees a generated program.
 
 mod engines;
 mod kernel;
@@ -19,6 +20,7 @@ use upatch_tests::skip::skip;
 use upatch_verifier::asm::{Case, Expected};
 use upatch_verifier::decode::decode;
 use upatch_verifier::encode::encode_plain;
+use upatch_verifier::verify::{Policy, verify};
 use upatch_verifier::{Program, RawProgram};
 
 use crate::engines::{Engine, Ran, Tally};
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         println!("{cases} case files; {}", setup.tally);
     }
     let mut unused = setup.rbpf_skips.unused();
+    unused.extend(setup.verifier_refuses.unused());
     if setup.kernel_available.is_ok() {
         unused.extend(setup.kernel_refuses.unused());
     }
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
 struct Setup {
     cases: BTreeMap<String, PathBuf>,
     kernel_refuses: Refusals,
+    verifier_refuses: Refusals,
     rbpf_skips: Refusals,
     kernel_available: Result<(), String>,
     tally: Tally,
@@ -84,6 +88,7 @@ impl Setup {
         Ok(Self {
             cases,
             kernel_refuses: list("kernel-refuses.txt")?,
+            verifier_refuses: list("verifier-refuses.txt")?,
             rbpf_skips: list("rbpf-skips.txt")?,
             kernel_available: kernel::available(),
             tally: Tally::default(),
@@ -115,6 +120,10 @@ impl Setup {
         for engine in Engine::ALL {
             let ran = match engine {
                 Engine::Interpreter => engines::interpreter(&raw, case),
+                Engine::Verifier => {
+                    let listed = self.verifier_refuses.of(name);
+                    engines::verifier(raw.program().clone(), case, listed)
+                }
                 Engine::Rbpf if self.rbpf_skips.of(name).is_some() => Ok(Ran::NotApplicable),
                 Engine::Rbpf => engines::rbpf(&raw, &bytes, case),
                 Engine::Kernel => self.kernel(name, &bytes, case),
@@ -162,6 +171,9 @@ impl Setup {
         let refusal = match case.program() {
             Err(refusal) => refusal,
             Ok(program) => {
+                if verify(program.clone(), &Policy::default()).is_ok() {
+                    return Err("the verifier accepts it".into());
+                }
                 let raw = RawProgram::new(program).ok_or("the case is a patch")?;
                 match engines::interpreter(&raw, case) {
                     Err(fault) => fault,
