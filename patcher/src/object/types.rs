@@ -143,7 +143,8 @@ impl TypeTable {
 pub(super) struct TypeBuilder<'b, 'a> {
     btf: &'b Btf<'a>,
     table: TypeTable,
-    known: HashMap<TypeId, TypeRef>,
+    /// `None` while the type's members are being added.
+    known: HashMap<TypeId, Option<TypeRef>>,
     names_left: usize,
 }
 
@@ -181,14 +182,20 @@ impl<'b, 'a> TypeBuilder<'b, 'a> {
     fn nested(&mut self, id: TypeId, depth: usize) -> TypeRef {
         let id = self.btf.resolve(id);
         if let Some(&known) = self.known.get(&id) {
-            return known;
+            // No type of C contains itself: what claims to is opaque inside.
+            return known.unwrap_or_else(|| self.opaque(0));
         }
         if depth >= MAX_DEPTH || self.table.types.len() >= MAX_TYPES {
             return self.opaque(0);
         }
-        // The place is taken before the members are looked at: a type that contains itself finds itself opaque.
-        let place = self.opaque(0);
-        self.known.insert(id, place);
+        self.known.insert(id, None);
+        let desc = self.describe(id, depth);
+        let place = self.push(desc);
+        self.known.insert(id, Some(place));
+        place
+    }
+
+    fn describe(&mut self, id: TypeId, depth: usize) -> TypeDesc {
         let btf = self.btf;
         let names = match btf.get(id) {
             Type::Struct { members, .. } | Type::Union { members, .. } => members.len(),
@@ -201,12 +208,11 @@ impl<'b, 'a> TypeBuilder<'b, 'a> {
                 None,
                 Type::Struct { size, .. } | Type::Union { size, .. } | Type::Enum { size, .. },
             ) => {
-                self.set(place, TypeDesc::Opaque { bytes: *size });
-                return place;
+                return TypeDesc::Opaque { bytes: *size };
             }
-            (None, _) => return place,
+            (None, _) => return TypeDesc::Opaque { bytes: 0 },
         }
-        let desc = match btf.get(id) {
+        match btf.get(id) {
             Type::Int {
                 name,
                 size,
@@ -259,14 +265,6 @@ impl<'b, 'a> TypeBuilder<'b, 'a> {
             | Type::Variable { .. }
             | Type::DataSection { .. }
             | Type::DeclTag { .. } => TypeDesc::Opaque { bytes: 0 },
-        };
-        self.set(place, desc);
-        place
-    }
-
-    fn set(&mut self, place: TypeRef, desc: TypeDesc) {
-        if let Some(slot) = self.table.types.get_mut(place.0 as usize) {
-            *slot = desc;
         }
     }
 

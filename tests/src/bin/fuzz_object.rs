@@ -1,4 +1,4 @@
-//! Damages patch objects for a while: `fuzz_object --seconds N --seed S OBJECT…`.
+//! Damages patch objects for a while: `fuzz_object --seconds N --seed S OBJECT…`; with `--input I` only that input, once.
 //!
 //! Exit code 0 and a line of figures, or the panic of the first finding with the number of its input.
 
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> anyhow::Result<()> {
-    let (mut seconds, mut seed, mut files) = (10_u64, 1_u64, Vec::new());
+    let (mut seconds, mut seed, mut only, mut files) = (10_u64, 1_u64, None, Vec::new());
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut value = || {
@@ -34,6 +34,7 @@ fn run() -> anyhow::Result<()> {
         match &*arg {
             "--seconds" => seconds = value()?.parse()?,
             "--seed" => seed = value()?.parse()?,
+            "--input" => only = Some(value()?.parse::<u64>()?),
             _ => {
                 files.push(std::fs::read(&arg).map_err(|error| anyhow::anyhow!("{arg}: {error}"))?)
             }
@@ -42,6 +43,14 @@ fn run() -> anyhow::Result<()> {
     anyhow::ensure!(!files.is_empty(), "no object to damage");
     let end = Instant::now() + Duration::from_secs(seconds);
     let mut report = Report::default();
+    if let Some(number) = only {
+        let bytes = input(&files, seed, number);
+        let path = format!("object-{seed}-{number}.o");
+        std::fs::write(&path, &bytes)?;
+        exercise(&bytes, &mut report);
+        println!("{path}: {report:?}");
+        return Ok(());
+    }
     while Instant::now() < end {
         let number = report.inputs;
         let bytes = input(&files, seed, number);
