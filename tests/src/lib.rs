@@ -3,6 +3,7 @@
 pub mod child;
 pub mod object_fuzz;
 pub mod packages;
+pub mod programs;
 pub mod samples;
 pub mod skip;
 pub mod upatch;

@@ -45,7 +45,7 @@ use std::rc::Rc;
 pub use obligations::{AccessKind, Obligation, obligations};
 pub use policy::Policy;
 pub use rejection::Rejection;
-pub use trace::{Event, Shown, Trace};
+pub use trace::{Event, Registers, Shown, Trace};
 
 use self::check::Rules;
 use self::explore::{Explorer, Outcome};

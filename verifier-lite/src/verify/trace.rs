@@ -19,15 +19,24 @@ impl<'a> Shown<'a> {
         Self { program, state }
     }
 
-    /// Does the abstract state hold this concrete one? `regs` are r0 to r9 of the innermost function; registers that
-    /// hold pointers are not compared. For tests that run programs beside the analysis.
+    /// The innermost function's registers, to keep.
     #[must_use]
-    pub fn allows(&self, regs: &[u64; 10]) -> bool {
-        self.state
-            .frame()
-            .regs
+    pub fn registers(&self) -> Registers {
+        Registers(self.state.frame().regs)
+    }
+}
+
+/// What is known of r0 to r9 at some point of a path. For tests that run programs beside the analysis.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Registers([Value; 10]);
+
+impl Registers {
+    /// Can the registers have these values? Those that hold pointers, or nothing, allow every value.
+    #[must_use]
+    pub fn allow(&self, concrete: &[u64]) -> bool {
+        self.0
             .iter()
-            .zip(regs)
+            .zip(concrete)
             .all(|(value, concrete)| match value {
                 Value::Number(scalar, _) => scalar.contains(*concrete),
                 Value::Uninit | Value::Pointer(..) | Value::Callback(_) => true,
