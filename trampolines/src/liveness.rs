@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 
 use iced_x86::{
     FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register,
+    RflagsBits,
 };
 
 use crate::address::Avma;
@@ -204,6 +205,14 @@ struct Effect {
     next: Vec<Avma>,
 }
 
+/// The flags that instructions compute with.
+const STATUS_FLAGS: u32 = RflagsBits::OF
+    | RflagsBits::SF
+    | RflagsBits::ZF
+    | RflagsBits::AF
+    | RflagsBits::CF
+    | RflagsBits::PF;
+
 struct Search<'a> {
     text: &'a FunctionText,
     scan: &'a CodeScan,
@@ -216,7 +225,7 @@ impl Search<'_> {
     fn run(&mut self) {
         let all = Alive {
             gprs: GprSet::ALL,
-            flags: u32::MAX,
+            flags: STATUS_FLAGS,
         };
         let mut alive = BTreeMap::from([(self.text.at, all)]);
         let mut pending = vec![self.text.at];
@@ -371,6 +380,9 @@ fn operands(factory: &mut InstructionInfoFactory, insn: &Instruction) -> Effect 
         } else {
             effect.reads
         };
+        if reads && !only_looks_at(insn, used.register()) {
+            effect.copies = effect.copies.union(register);
+        }
         effect.writes = if writes {
             effect.writes.union(register)
         } else {

@@ -17,15 +17,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// One case.
 #[derive(Clone, Debug)]
-pub struct Case {
-    pub name: String,
-    pub keys: Vec<(String, String)>,
-    pub asm: String,
+pub(crate) struct Case {
+    pub(crate) name: String,
+    pub(crate) keys: Vec<(String, String)>,
+    pub(crate) asm: String,
 }
 
 impl Case {
     /// The value of `key`, if the case has it.
-    pub fn key(&self, key: &str) -> Option<&str> {
+    pub(crate) fn key(&self, key: &str) -> Option<&str> {
         self.keys
             .iter()
             .find(|pair| pair.0 == key)
@@ -33,7 +33,7 @@ impl Case {
     }
 
     /// All values of `key`.
-    pub fn all(&self, key: &str) -> Vec<&str> {
+    pub(crate) fn all(&self, key: &str) -> Vec<&str> {
         self.keys
             .iter()
             .filter(|pair| pair.0 == key)
@@ -43,7 +43,7 @@ impl Case {
 }
 
 /// Reads `tests/cases/NAME`.
-pub fn cases(name: &str) -> Vec<Case> {
+pub(crate) fn cases(name: &str) -> Vec<Case> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/cases")
         .join(name);
@@ -77,7 +77,7 @@ impl Drop for Scratch {
 }
 
 /// Assembles Intel-syntax text for address `at`.
-pub fn assemble(text: &str, at: u64) -> Vec<u8> {
+pub(crate) fn assemble(text: &str, at: u64) -> Vec<u8> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let folder = std::env::temp_dir().join(format!("upatch-asm-{}-{number}", std::process::id()));
@@ -124,7 +124,7 @@ fn run(command: &mut Command, text: &str) {
 }
 
 /// Instructions of `bytes` at `at` in AT&T syntax, one per entry.
-pub fn disassemble(bytes: &[u8], at: u64) -> Vec<String> {
+pub(crate) fn disassemble(bytes: &[u8], at: u64) -> Vec<String> {
     use iced_x86::{Decoder, DecoderOptions, Formatter, GasFormatter};
     let mut formatter = GasFormatter::new();
     Decoder::with_ip(64, bytes, at, DecoderOptions::NONE)
@@ -138,7 +138,7 @@ pub fn disassemble(bytes: &[u8], at: u64) -> Vec<String> {
 }
 
 /// Hex digits, blanks allowed.
-pub fn hex(text: &str) -> Vec<u8> {
+pub(crate) fn hex(text: &str) -> Vec<u8> {
     let digits: Vec<u32> = text
         .chars()
         .filter_map(|digit| digit.to_digit(16))
