@@ -112,13 +112,19 @@ pub fn apply(sample: &str, pid: u32, site: Site, scratch: &Scratch) -> Result<Ap
         "text changed outside {window:#x?} of {}: {changed:x?}",
         site.file.display()
     );
-    Ok(Applied {
+    let applied = Applied {
         pid,
         site,
         command,
         took,
         answer,
-    })
+    };
+    let states = applied.states()?;
+    ensure!(
+        states == ["applied"],
+        "applied, but upatch status says {states:?}"
+    );
+    Ok(applied)
 }
 
 impl Applied {
@@ -139,15 +145,19 @@ impl Applied {
         succeed(&["telemetry", "dump", "--pid", &self.pid.to_string()])
     }
 
-    /// Whether `upatch status` lists the patch.
+    /// What `upatch status` says about each patch: `applied`, `retired`, …
     ///
     /// # Errors
     /// `upatch` fails.
-    pub fn is_listed(&self) -> Result<bool> {
+    pub fn states(&self) -> Result<Vec<String>> {
         let status = succeed(&["status", "--pid", &self.pid.to_string()])?;
-        Ok(status["patches"]
+        let patches = status["patches"]
             .as_array()
-            .is_some_and(|patches| !patches.is_empty()))
+            .context("no patches in the status")?;
+        Ok(patches
+            .iter()
+            .map(|patch| patch["state"].as_str().unwrap_or("?").to_owned())
+            .collect())
     }
 
     /// Takes the patch off and returns what `upatch revert` answered.
@@ -162,9 +172,11 @@ impl Applied {
             "reverted, but {} differs at {changed:x?}",
             self.site.file.display()
         );
+        // An image that calls functions of the program stays mapped: a suspended context may return into it.
+        let states = self.states()?;
         ensure!(
-            !self.is_listed()?,
-            "reverted, but upatch still lists a patch"
+            states.iter().all(|state| state == "retired"),
+            "reverted, but upatch status says {states:?}"
         );
         Ok(answer)
     }
