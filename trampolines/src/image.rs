@@ -1,6 +1,6 @@
 //! A trampoline at its address, and what the machine-code check makes of it.
 //!
-//! A [`TrampolineImage`] is bytes and the claims about them; only [`crate::check`] turns it into a [`CheckedImage`], and
+//! A [`TrampolineImage`] is bytes and the claims about them; only [`check`](crate::check()) turns it into a [`CheckedImage`], and
 //! only that one gives a poke plan.
 
 use crate::address::{Avma, AvmaRange};
@@ -87,7 +87,7 @@ impl TrampolineImage {
     }
 }
 
-/// An image whose machine code was followed on all paths and keeps the rules of [`crate::check`].
+/// An image whose machine code was followed on all paths and keeps the rules of [`check`](crate::check()).
 ///
 /// Holding a `CheckedImage` tells you: it decodes, its branches stay inside or go where the displaced instructions went,
 /// stack and registers are as promised at both exits, and it stores only into its own frame, the arena and its private

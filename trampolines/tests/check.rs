@@ -6,6 +6,11 @@
 //! `write` (registers), `extern` (0x450000 may be called), `silent` (but the image doesn't say so), `vectors`, `syscalls N…`,
 //! `tls OFFSET LEN`, `literals N` (the last N bytes are data), `flags` (live at the entry); then `accept` or `refuse TEXT`.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test program: a panic is a failed test"
+)]
+
 mod support;
 
 use libtest_mimic::{Arguments, Failed, Trial};

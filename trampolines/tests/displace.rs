@@ -5,6 +5,11 @@
 //! resumes), `padding`, and one `copy TEXT` line for each instruction of the copy, 0xff000 behind the
 //! function's page.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test program: a panic is a failed test"
+)]
+
 mod support;
 
 use libtest_mimic::{Arguments, Failed, Trial};

@@ -5,6 +5,11 @@
 //! returns its return address and an argument's sum; the word at `data` (0x404000) points to it. Case keys: `norun`, and
 //! `with REGISTER=NUMBER …` for registers that can't be arbitrary.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test program: a panic is a failed test"
+)]
+
 mod support;
 
 use std::arch::global_asm;

@@ -1,5 +1,10 @@
 //! Case files for `liveness`: `free` and `clobberable` registers (`none` for none); `flags` if they are live.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test program: a panic is a failed test"
+)]
+
 mod support;
 
 use libtest_mimic::{Arguments, Failed, Trial};

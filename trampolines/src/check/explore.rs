@@ -11,7 +11,7 @@ use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, InstructionInf
 use super::memory::Memory;
 use super::state::State;
 use super::step::{self, Flow};
-use super::{CheckFailure, Problem, exit};
+use super::{CheckFailure, Problem, exit, refine};
 use crate::address::Avma;
 use crate::displace::text_of;
 use crate::relocate;
@@ -126,10 +126,10 @@ impl Explorer<'_> {
                 }
                 Flow::Branch(to) => {
                     let mut taken = state.clone();
-                    if step::refine(&mut taken, insn.condition_code(), true) {
+                    if refine::refine(&mut taken, insn.condition_code(), true) {
                         self.arrive(path, to, taken, to <= at);
                     }
-                    if !step::refine(&mut state, insn.condition_code(), false) {
+                    if !refine::refine(&mut state, insn.condition_code(), false) {
                         return Ok(());
                     }
                     at = insn.next_ip();

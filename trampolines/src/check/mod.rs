@@ -7,14 +7,18 @@
 //! in a state that covers each execution that reaches it.
 
 mod allowed;
+mod compute;
 mod displaced;
 mod exit;
 mod explore;
 mod memory;
+mod operand;
+mod refine;
 mod state;
 mod step;
 mod syscall;
 mod value;
+mod vectors;
 
 use crate::address::{Avma, AvmaRange};
 use crate::fragment::GprSet;
