@@ -52,6 +52,23 @@ fn every_case_builds() {
 }
 
 #[test]
+fn every_case_verifies() {
+    for source in cases("accept").into_iter().chain(cases("libbpf")) {
+        if !is_possible("objects::every_case_verifies", &source) {
+            continue;
+        }
+        let (report, _) = build_case(&source, &[]).unwrap();
+        for program in report.programs {
+            let name = program.name().to_owned();
+            let verified = upatch_verifier::verify(program, &upatch_verifier::Policy::default());
+            if let Err(rejection) = verified {
+                panic!("{}, {name}: {rejection}", source.display());
+            }
+        }
+    }
+}
+
+#[test]
 fn programs_targets_and_identity() {
     let (report, bytes) = build_case(&case("accept/everything.c"), &[]).unwrap();
     let object = &report.object;

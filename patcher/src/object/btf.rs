@@ -15,7 +15,7 @@ const MAX_NAME: usize = 1024;
 /// Lines of source.
 const MAX_LINE: usize = 4096;
 /// Most typedefs and qualifiers in a row that are followed.
-const MAX_CHAIN: usize = 64;
+pub(super) const MAX_CHAIN: usize = 64;
 
 /// Why BTF or BTF.ext can't be read.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -225,66 +225,6 @@ impl<'a> Btf<'a> {
             }
         }
         false
-    }
-
-    /// The type as C spells it, for messages.
-    pub(super) fn spell(&self, id: TypeId) -> String {
-        let (base, arrays) = self.spell_parts(id);
-        if arrays.is_empty() {
-            base
-        } else {
-            format!("{base} {arrays}")
-        }
-    }
-
-    /// The declaration of a variable, with `word` between type and name.
-    pub(super) fn spell_variable(&self, id: TypeId, word: &str, name: &str) -> String {
-        let (base, arrays) = self.spell_parts(id);
-        format!("{base} {word} {name}{arrays}")
-    }
-
-    /// What stands before a declared name, and the array sizes behind it.
-    fn spell_parts(&self, id: TypeId) -> (String, String) {
-        let (mut stars, mut arrays) = (String::new(), String::new());
-        let mut id = id;
-        for _ in 0..MAX_CHAIN {
-            let base = match self.get(id) {
-                Type::Void => "void".to_owned(),
-                Type::Int { name, .. }
-                | Type::Typedef { name, .. }
-                | Type::Function { name, .. }
-                | Type::Variable { name, .. }
-                | Type::DataSection { name, .. } => (*name).to_owned(),
-                Type::Struct { name, .. } | Type::Forward { name } => format!("struct {name}"),
-                Type::Union { name, .. } => format!("union {name}"),
-                Type::Enum { name, .. } => format!("enum {name}"),
-                Type::Float { size: 4 } => "float".to_owned(),
-                Type::Float { .. } => "double".to_owned(),
-                Type::Prototype { .. } => "function".to_owned(),
-                Type::DeclTag { tag, .. } => (*tag).to_owned(),
-                Type::Pointer { to } => {
-                    stars.push('*');
-                    id = *to;
-                    continue;
-                }
-                Type::Array { of, len } => {
-                    arrays.push_str(&format!("[{len}]"));
-                    id = *of;
-                    continue;
-                }
-                Type::Const { of } | Type::Qualified { of } => {
-                    id = *of;
-                    continue;
-                }
-            };
-            let base = if stars.is_empty() {
-                base
-            } else {
-                format!("{base} {stars}")
-            };
-            return (base, arrays);
-        }
-        ("?".to_owned(), arrays)
     }
 
     fn check_ids(&self) -> Result<(), BtfError> {

@@ -18,6 +18,7 @@ mod link;
 mod memory;
 mod parse;
 mod render;
+mod spell;
 mod target;
 mod types;
 

@@ -116,7 +116,7 @@ impl TypeTable {
         self.types.get(ty.0 as usize)
     }
 
-    /// Size in bytes; `None` for an index that doesn't exist, and beyond `u64` or [`MAX_DEPTH`].
+    /// Size in bytes; `None` for an index that doesn't exist, and beyond `u64` or 64 arrays in a row.
     #[must_use]
     pub fn size_of(&self, ty: TypeRef) -> Option<u64> {
         let (mut ty, mut count) = (ty, 1_u64);
