@@ -61,23 +61,24 @@ fn nothing() -> CompiledPatch {
 }
 
 /// Compiles a program that nobody verified to a C function `u64 f(u8 *memory, u64 len)`, for conformance cases and
-/// `upatch run --raw`: it runs in a child process, and nothing turns it into a patch.
+/// `upatch run --raw`: it runs in a child process, and nothing turns it into a patch. A function's caller keeps nothing in
+/// vector registers across it (psABI), so that calls of the application save only x87 and SSE state.
 #[must_use]
-pub fn compile_raw(raw: &RawProgram, vectors: VectorState) -> RawCode {
+pub fn compile_raw(raw: &RawProgram) -> RawCode {
     function(lower::lower(
         raw.program(),
         raw.facts(),
-        Shape::Function(vectors),
+        Shape::Function(VectorState::SSE),
     ))
 }
 
 /// Compiles a verified program that takes memory to a C function `u64 f(u8 *memory, u64 len)`.
 #[must_use]
-pub fn compile_function(verified: &VerifiedProgram, vectors: VectorState) -> RawCode {
+pub fn compile_function(verified: &VerifiedProgram) -> RawCode {
     function(lower::lower(
         verified.program(),
         verified.facts(),
-        Shape::Function(vectors),
+        Shape::Function(VectorState::SSE),
     ))
 }
 

@@ -1,6 +1,6 @@
 //! Calls of the application's own functions.
 
-use super::{Routine, Surroundings};
+use super::Surroundings;
 use crate::asm::{Arith, Assembler, Gpr, Mem, Size, Width};
 use crate::options::VectorState;
 use crate::patch::FixupKind;
