@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// The first version with addr_space_cast and may_goto.
-pub const OLDEST: u32 = 19;
+pub(crate) const OLDEST: u32 = 19;
 /// Environment variable with the compiler's name or path.
-pub const VARIABLE: &str = "UPATCH_CLANG";
+pub(crate) const VARIABLE: &str = "UPATCH_CLANG";
 /// Where to look without it; the tested version first.
 const NAMES: [&str; 5] = ["clang-19", "clang", "clang-22", "clang-21", "clang-20"];
 

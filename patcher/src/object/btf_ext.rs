@@ -144,7 +144,7 @@ fn records<'a>(
         .get(start..end)
         .ok_or_else(|| damaged("its records lie outside of it"))?;
     let size = u32_at(part, 0).ok_or_else(short)? as usize;
-    if size < smallest || size % 4 != 0 {
+    if size < smallest || !size.is_multiple_of(4) {
         return Err(damaged(format!("its records have {size} bytes")));
     }
     let mut rest = &part[4..];

@@ -304,7 +304,7 @@ mod tests {
         assert_eq!(show(5, &[0xff; 4]), json!("off"));
         assert_eq!(show(5, &[1, 0, 0, 0]), json!("on"));
         assert_eq!(show(5, &[7, 0, 0, 0]), json!(7));
-        let bytes = [1, 0, 0, 0, 0b10101_101, 1, 0, 0, 16, 0, 0, 0, 0, 0, 0, 0];
+        let bytes = [1, 0, 0, 0, 0b1010_1101, 1, 0, 0, 16, 0, 0, 0, 0, 0, 0, 0];
         assert_eq!(
             show(7, &bytes),
             json!({"a": 1, "low": -3, "high": 21, "p": "0x10", "n": 16, "on": true})
