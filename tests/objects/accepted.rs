@@ -31,7 +31,7 @@ fn callees(program: &Program) -> Vec<String> {
             Insn::Call {
                 callee: Callee::Subprog(pc),
             } => Some(
-                program.subprogs()[program.subprog_of(*pc).unwrap()]
+                program.subprogs()[program.subprog_of(*pc).expect("a callee is a function")]
                     .name
                     .clone(),
             ),

@@ -64,7 +64,12 @@ fn same(object: &PatchObject, ours: TypeRef, theirs: &Theirs, id: u64) -> usize 
     let there = theirs.resolve(id);
     let kind = there["kind"].as_str();
     let size = there["size"].as_u64();
-    match object.arena().types.get(ours).unwrap() {
+    match object
+        .arena()
+        .types
+        .get(ours)
+        .expect("as bpftool prints it")
+    {
         TypeDesc::Int { bytes, kind: ours } => {
             assert_eq!((kind, size), (Some("INT"), Some(u64::from(*bytes))));
             let encoding = there["encoding"].as_str();
@@ -80,12 +85,15 @@ fn same(object: &PatchObject, ours: TypeRef, theirs: &Theirs, id: u64) -> usize 
             assert_eq!((kind, size), (Some("ENUM"), Some(u64::from(*bytes))));
             let listed: Vec<_> = there["values"]
                 .as_array()
-                .unwrap()
+                .expect("as bpftool prints it")
                 .iter()
                 .map(|value| {
                     (
-                        value["name"].as_str().unwrap().to_owned(),
-                        value["val"].as_i64().unwrap(),
+                        value["name"]
+                            .as_str()
+                            .expect("as bpftool prints it")
+                            .to_owned(),
+                        value["val"].as_i64().expect("as bpftool prints it"),
                     )
                 })
                 .collect();
@@ -106,7 +114,7 @@ fn same(object: &PatchObject, ours: TypeRef, theirs: &Theirs, id: u64) -> usize 
         TypeDesc::Struct { bytes, members } => {
             assert!(matches!(kind, Some("STRUCT" | "UNION")));
             assert_eq!(size, Some(u64::from(*bytes)));
-            let listed = there["members"].as_array().unwrap();
+            let listed = there["members"].as_array().expect("as bpftool prints it");
             assert_eq!(members.len(), listed.len());
             members.iter().zip(listed).fold(1, |sum, (member, listed)| {
                 let name = listed["name"].as_str().unwrap_or("");
