@@ -127,7 +127,7 @@ impl Chores {
     }
 
     /// Takes away what the survey found unused. Best effort: what stays is found again.
-    pub(super) fn finish(self, process: &Process) -> Result<(), RemoteError> {
+    pub(super) fn finish(self, process: &Process) -> Result<Option<StopFigures>, RemoteError> {
         let (retired, regions): (Vec<_>, Vec<_>) = self
             .rubbish
             .regions
@@ -153,11 +153,13 @@ impl Chores {
 pub fn apply(mut prepared: Prepared<'_>) -> Result<Applied, ApplyError> {
     let process = prepared.process;
     let mut chores = Chores::new(process, std::mem::take(&mut prepared.leftovers));
-    let mut figures = PokeFigures::default();
+    let mut figures = prepared.figures;
     match poke_in(process, &prepared.plan, &mut chores, &mut figures) {
         Ok(()) => {
             // The patch is live; rubbish that can't be removed now is removed another time.
-            let _ = chores.finish(process);
+            if let Ok(Some(stop)) = chores.finish(process) {
+                figures.add_stop(&stop);
+            }
             Ok(Applied {
                 plan: prepared.plan,
                 record: prepared.record,

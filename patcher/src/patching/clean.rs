@@ -10,7 +10,9 @@ use super::record::{RecordState, STATE_OFFSET};
 use super::region::{self, Found, FoundState, Inventory};
 use crate::process::failpoint::{FailPoint, reach};
 use crate::process::remote::RemoteFd;
-use crate::process::{HeldThread, MemoryError, Process, RemoteError, Tracer};
+use crate::process::{
+    HeldThread, MemoryError, Process, RemoteError, StopFigures, Tracer,
+};
 
 /// What is to go.
 #[derive(Debug, Default)]
@@ -82,10 +84,13 @@ pub(super) fn retire(process: &Process, found: &Found) -> Result<(), MemoryError
     }
 }
 
-/// Takes the rubbish away with one borrowed thread.
-pub(super) fn clean(process: &Process, rubbish: &Rubbish) -> Result<(), RemoteError> {
+/// Takes the rubbish away with one borrowed thread; tells if everybody else had to be stopped for it.
+pub(super) fn clean(
+    process: &Process,
+    rubbish: &Rubbish,
+) -> Result<Option<StopFigures>, RemoteError> {
     if rubbish.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     Tracer::session(|tracer| {
         let mut held = HeldThread::hold(tracer, process)?;

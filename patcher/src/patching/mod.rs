@@ -19,7 +19,7 @@ pub mod record;
 pub mod region;
 pub mod revert;
 
-pub use apply::{Applied, ApplyError, PokeFigures};
+pub use apply::{Applied, ApplyError, PokeFigures, apply};
 pub use poke::{PokeError, Poked, text_poke};
 pub use prepare::{ArenaRequest, BuildError, Placement, PrepareError, Prepared, Request, prepare};
 pub use quiesce::{Blocker, Busy, Quiescent};

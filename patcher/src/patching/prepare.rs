@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use upatch_trampolines::{Avma, AvmaRange, CheckedImage, PlaceError, PokePlan};
 
+use super::apply::PokeFigures;
 use super::clean::{self, Rubbish};
 use super::gap::{self, PAGE};
 use super::record::{HEADER_LEN, Hex, Record, RecordState, to_hex};
@@ -17,7 +18,7 @@ use crate::process::maps::Maps;
 use crate::process::remote::{Protection, RemoteFd, Sharing};
 use crate::process::status::file_size_limit;
 use crate::process::{
-    HeldThread, HoldError, MemoryError, Process, ProcessError, RemoteError, Tracer,
+    HeldThread, HoldError, MemoryError, Process, ProcessError, RemoteError, StopFigures, Tracer,
 };
 
 /// Shared memory that comes with a patch.
@@ -163,6 +164,8 @@ pub struct Prepared<'p> {
     /// A retired region that was taken up again.
     pub(super) reused: Option<Found>,
     pub(super) leftovers: Rubbish,
+    /// If everybody had to be stopped already.
+    pub(super) figures: PokeFigures,
     pub(super) _lock: ProcessLock<'p>,
 }
 
@@ -197,6 +200,7 @@ impl Prepared<'_> {
                 ..Rubbish::default()
             },
         )
+        .map(drop)
     }
 }
 
@@ -219,6 +223,7 @@ pub fn prepare<'p>(
             record,
             reused: Some(found),
             leftovers,
+            figures: PokeFigures::default(),
             _lock: lock,
         });
     }
@@ -232,10 +237,11 @@ pub fn prepare<'p>(
             descriptors: leftovers.descriptors.clone(),
             ..Rubbish::default()
         };
+        let mut figures = PokeFigures::default();
         match map_all(process, &request.id, &record, &stray) {
             // Somebody was faster, with one of the two addresses.
             Err(error) if error.errno() == Some(libc::EEXIST) => continue,
-            result => result?,
+            result => result?.iter().for_each(|stop| figures.add_stop(stop)),
         }
         if let (Some(arena), Some(span)) = (&request.arena, record.arena) {
             process.memory().write(span.range().start, &arena.initial)?;
@@ -249,6 +255,7 @@ pub fn prepare<'p>(
             record,
             reused: None,
             leftovers,
+            figures,
             _lock: lock,
         });
     }
@@ -415,7 +422,7 @@ fn map_all(
     id: &str,
     record: &Record,
     stray: &Rubbish,
-) -> Result<(), RemoteError> {
+) -> Result<Option<StopFigures>, RemoteError> {
     Tracer::session(|tracer| {
         let mut held = HeldThread::hold(tracer, process)?;
         clean::clean_with(&mut held, stray)?;

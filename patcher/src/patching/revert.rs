@@ -169,18 +169,19 @@ pub fn revert(
         Ok(()) => None,
         Err(why) => Some(why),
     };
-    let outcome = match retired {
+    let (outcome, stop) = match retired {
         Some(why) => {
             clean::retire(process, found)?;
-            chores.finish(process)?;
-            RevertOutcome::Retired { why }
+            (RevertOutcome::Retired { why }, chores.finish(process)?)
         }
         None => {
             chores.add(found.clone());
-            chores.finish(process)?;
-            RevertOutcome::Clean
+            (RevertOutcome::Clean, chores.finish(process)?)
         }
     };
+    if let Some(stop) = stop {
+        figures.add_stop(&stop);
+    }
     Ok(Reverted { outcome, figures })
 }
 

@@ -14,6 +14,7 @@ use super::failpoint::{FailPoint, reach};
 use super::handle::{Process, ProcessError};
 use super::memory::MemoryError;
 use super::status::{Status, state_of_stat};
+use super::stop::{StopFigures, StoppedProcess};
 use super::stub::{self, STUB, StubPlace};
 use super::sys::{self, Regs};
 use super::tracee::{self, Stop};
@@ -23,6 +24,8 @@ use super::tracer::{StopGuard, Tracer};
 const PATIENCE: Duration = Duration::from_millis(50);
 /// How long a thread may stay in a state that we don't touch (an rseq critical section, too little stack).
 const SETTLE: Duration = Duration::from_millis(300);
+/// A call that takes longer than this queues for a processor: it takes ten microseconds by itself.
+const CROWDED: Duration = Duration::from_micros(500);
 /// 64-bit user code segment; arch/x86/include/asm/segment.h.
 const USER_CS: u64 = 0x33;
 const TRAP_FLAG: u64 = 0x100;
@@ -103,6 +106,7 @@ pub(super) enum Arg<'a> {
 /// Holding a `HeldThread` tells you: it is stopped outside any rseq critical section with room on its stack, no seccomp
 /// filter looks at its calls, and whatever happens to us it goes on as if nothing had been.
 pub struct HeldThread<'t> {
+    tracer: &'t Tracer<'t>,
     process: &'t Process,
     tid: i32,
     original: Regs,
@@ -111,6 +115,10 @@ pub struct HeldThread<'t> {
     in_stub: bool,
     wrote_stub: bool,
     released: bool,
+    /// The last call took long: the process keeps its processors busy, and our thread has to queue for them.
+    crowded: bool,
+    /// Everybody else, stopped because of that.
+    others: Option<StoppedProcess<'t>>,
     _guard: StopGuard<'t>,
 }
 
@@ -119,7 +127,7 @@ impl<'t> HeldThread<'t> {
     ///
     /// # Errors
     /// See [`HoldError`].
-    pub fn hold(tracer: &'t Tracer<'_>, process: &'t Process) -> Result<Self, HoldError> {
+    pub fn hold(tracer: &'t Tracer<'t>, process: &'t Process) -> Result<Self, HoldError> {
         let maps = process.maps()?;
         let places = stub::places(process.memory(), &maps);
         // An inherited stub is as good as a free place, and doesn't make a second one.
@@ -130,8 +138,9 @@ impl<'t> HeldThread<'t> {
             .copied();
         let stub = stub.ok_or(HoldError::NoRoomForStub(process.pid()))?;
         let mut tids = process.numbers_in("task")?;
-        // The main thread last: programs treat it as special more often than others.
-        tids.sort_by_key(|&tid| tid == process.pid());
+        // A sleeping one first: it doesn't queue for a processor. The main thread after its peers: programs treat it as
+        // special more often than others.
+        tids.sort_by_cached_key(|&tid| (!is_asleep(process, tid), tid == process.pid()));
         let mut reasons = Vec::new();
         let guard_deadline = Instant::now() + Duration::from_millis(1500);
         for tid in tids {
@@ -151,7 +160,7 @@ impl<'t> HeldThread<'t> {
     }
 
     fn try_hold(
-        tracer: &'t Tracer<'_>,
+        tracer: &'t Tracer<'t>,
         process: &'t Process,
         tid: i32,
         stub: StubPlace,
@@ -178,6 +187,7 @@ impl<'t> HeldThread<'t> {
             Err(source) => return Ok(Err(format!("can't be seized: {source}"))),
         }
         let mut held = Self {
+            tracer,
             process,
             tid,
             original: sys::no_registers(),
@@ -185,6 +195,8 @@ impl<'t> HeldThread<'t> {
             in_stub: false,
             wrote_stub: false,
             released: false,
+            crowded: false,
+            others: None,
             _guard: guard,
         };
         match held.come_to_rest(None) {
@@ -288,8 +300,11 @@ impl<'t> HeldThread<'t> {
         number: i64,
         args: [Arg<'_>; 6],
     ) -> Result<u64, RemoteError> {
+        self.make_room();
+        let began = Instant::now();
         for _ in 0..100 {
             if let Some(result) = self.attempt(number, &args)? {
+                self.crowded |= began.elapsed() > CROWDED;
                 return match result.cast_signed() {
                     error @ -4095..0 => {
                         let errno = i32::try_from(-error).unwrap_or(libc::EIO);
@@ -303,6 +318,17 @@ impl<'t> HeldThread<'t> {
             }
         }
         Err(HoldError::Restless(self.tid).into())
+    }
+
+    /// Where the target itself keeps all processors busy, each step of the borrowed thread waits for its turn, some
+    /// milliseconds each. Stopping the others for the rest of the calls is shorter for every thread, also for them.
+    fn make_room(&mut self) {
+        if self.crowded && self.others.is_none() {
+            // Without it it is merely slow.
+            self.others =
+                StoppedProcess::stop_except(self.tracer, self.process, Some(self.tid)).ok();
+            self.crowded = self.others.is_some();
+        }
     }
 
     /// `None`: a signal came first and has been delivered.
@@ -366,12 +392,13 @@ impl<'t> HeldThread<'t> {
         Ok(Some(after.rax))
     }
 
-    /// Gives the thread back.
+    /// Gives the thread back; tells if everybody else had to be stopped for it.
     ///
     /// # Errors
     /// The thread ended, or ptrace failed (then the end of the session lets go of it).
-    pub fn release(mut self) -> Result<(), HoldError> {
-        self.let_go()
+    pub fn release(mut self) -> Result<Option<StopFigures>, HoldError> {
+        self.let_go()?;
+        Ok(self.others.take().map(StoppedProcess::resume))
     }
 
     fn let_go(&mut self) -> Result<(), HoldError> {
@@ -409,6 +436,11 @@ impl Drop for HeldThread<'_> {
         // The thread's death needs nothing; for all else there is the end of the session.
         let _ = self.let_go();
     }
+}
+
+fn is_asleep(process: &Process, tid: i32) -> bool {
+    let stat = process.read_text(&format!("task/{tid}/stat"));
+    stat.is_ok_and(|stat| state_of_stat(&stat) == Some('S'))
 }
 
 const _: () = assert!(STUB.len() <= 64);

@@ -113,6 +113,8 @@ pub struct StoppedProcess<'t> {
     process: &'t Process,
     tasks: BTreeMap<i32, Task>,
     maps: Maps,
+    /// A task that the session holds in another way.
+    except: Option<i32>,
     born: usize,
     began: Instant,
     ended: Option<Duration>,
@@ -142,11 +144,21 @@ impl<'t> StoppedProcess<'t> {
     /// # Errors
     /// See [`StopError`]; the process runs then.
     pub fn stop(tracer: &'t Tracer<'_>, process: &'t Process) -> Result<Self, StopError> {
+        Self::stop_except(tracer, process, None)
+    }
+
+    /// As [`Self::stop`], but for one task, which the session has stopped already.
+    pub(super) fn stop_except(
+        tracer: &'t Tracer<'_>,
+        process: &'t Process,
+        except: Option<i32>,
+    ) -> Result<Self, StopError> {
         let hurry = tracer.hurry();
         let mut stopped = Self {
             process,
             tasks: BTreeMap::new(),
             maps: process.maps()?,
+            except,
             born: 0,
             began: Instant::now(),
             ended: None,
@@ -192,7 +204,8 @@ impl<'t> StoppedProcess<'t> {
                 tasks_of(owner)
             };
             for tid in tids {
-                if !self.tasks.contains_key(&tid) && self.seize(owner, tid, interrupt)? {
+                let new_task = !self.tasks.contains_key(&tid) && self.except != Some(tid);
+                if new_task && self.seize(owner, tid, interrupt)? {
                     new += 1;
                 }
             }
@@ -263,7 +276,7 @@ impl<'t> StoppedProcess<'t> {
         }
         self.tasks
             .retain(|_, task| !matches!(task.standing, Standing::Gone));
-        if self.tasks.is_empty() {
+        if self.tasks.is_empty() && self.except.is_none() {
             return Err(ProcessError::NotFound(self.process.pid()).into());
         }
         Ok(())

@@ -107,9 +107,16 @@ impl Tracer<'_> {
 
     /// Something of the target is stopped from now on: the watchdog counts.
     pub(super) fn guard_stop(&self) -> StopGuard<'_> {
-        self.watch
-            .set(|state| state.deadline = Some(Instant::now() + LONGEST_STOP));
-        StopGuard { watch: self.watch }
+        let mut before = None;
+        self.watch.set(|state| {
+            before = state.deadline;
+            // A stop within a stop doesn't get more time.
+            state.deadline = Some(before.unwrap_or_else(|| Instant::now() + LONGEST_STOP));
+        });
+        StopGuard {
+            watch: self.watch,
+            before,
+        }
     }
 }
 
@@ -143,10 +150,11 @@ impl Drop for Hurry {
 /// While it lives, the watchdog counts; see [`Tracer::guard_stop`].
 pub(super) struct StopGuard<'w> {
     watch: &'w Watch,
+    before: Option<Instant>,
 }
 
 impl Drop for StopGuard<'_> {
     fn drop(&mut self) {
-        self.watch.set(|state| state.deadline = None);
+        self.watch.set(|state| state.deadline = self.before);
     }
 }

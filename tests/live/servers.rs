@@ -1,0 +1,2 @@
+//! wip
+pub(crate) fn trials() -> Vec<libtest_mimic::Trial> { Vec::new() }
