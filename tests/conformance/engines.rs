@@ -7,10 +7,10 @@ use upatch_jit::interp::{Input, Machine, World};
 use upatch_verifier::asm::Case;
 use upatch_verifier::encode::encode_plain;
 use upatch_verifier::insn::{AluOp, Callee, CmpOp, EndianOp, Imm64, Insn, Operand, Reg, Width};
-use upatch_verifier::verify::{Policy, verify};
-use upatch_verifier::{Program, RawProgram};
+use upatch_verifier::verify::Rejection;
+use upatch_verifier::{RawProgram, VerifiedProgram};
 
-const ENGINES: usize = 4;
+const ENGINES: usize = 5;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Engine {
@@ -18,13 +18,20 @@ pub(crate) enum Engine {
     Interpreter,
     /// Our verifier, then the interpreter with everything that was proven checked.
     Verifier,
+    /// Compiled, in this process, as it is and from its proof.
+    Jit,
     Rbpf,
     Kernel,
 }
 
 impl Engine {
-    pub(crate) const ALL: [Self; ENGINES] =
-        [Self::Interpreter, Self::Verifier, Self::Rbpf, Self::Kernel];
+    pub(crate) const ALL: [Self; ENGINES] = [
+        Self::Interpreter,
+        Self::Verifier,
+        Self::Jit,
+        Self::Rbpf,
+        Self::Kernel,
+    ];
 }
 
 impl fmt::Display for Engine {
@@ -32,6 +39,7 @@ impl fmt::Display for Engine {
         f.write_str(match self {
             Self::Interpreter => "interpreter",
             Self::Verifier => "verifier",
+            Self::Jit => "jit",
             Self::Rbpf => "rbpf",
             Self::Kernel => "kernel",
         })
@@ -100,10 +108,14 @@ pub(crate) fn interpreter(raw: &RawProgram, case: &Case) -> Result<Ran, String> 
     interpret(Machine::raw(raw), case)
 }
 
-/// Verifies the program; `listed` is the rejection that verifier-refuses.txt demands.
-pub(crate) fn verifier(program: Program, case: &Case, listed: Option<&str>) -> Result<Ran, String> {
-    match (verify(program, &Policy::default()), listed) {
-        (Ok(verified), None) => interpret(Machine::verified(&verified), case),
+/// Runs the verified program; `listed` is the rejection that verifier-refuses.txt demands.
+pub(crate) fn verifier(
+    verified: &Result<VerifiedProgram, Box<Rejection>>,
+    case: &Case,
+    listed: Option<&str>,
+) -> Result<Ran, String> {
+    match (verified, listed) {
+        (Ok(verified), None) => interpret(Machine::verified(verified), case),
         (Ok(_), Some(_)) => Err("accepted, though verifier-refuses.txt lists it".to_owned()),
         (Err(rejection), Some(part)) if rejection.to_string().contains(part) => Ok(Ran::Refused),
         (Err(rejection), _) => Err(format!("rejected: {rejection}")),

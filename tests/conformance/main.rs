@@ -1,12 +1,13 @@
 //! Conformance: every case of tests/cases/bpf on every engine that can run it, one test a case.
 //!
 //! A case's text is assembled, encoded, decoded again; then the program runs on the interpreter, is verified and runs
-//! again with everything checked that was proven, in rbpf where rbpf is right, and, when root may use bpf(2), in the
+//! again with everything checked that was proven, runs compiled, in rbpf where rbpf is right, and, when root may use bpf(2), in the
 //! running kernel. Results and final memory must agree with the case and with each other. What the kernel or our verifier
 //! refuses for reasons of its own is listed by name in kernel-refuses.txt and verifier-refuses.txt beside the cases, with
 //! part of the message it must give; a listed case that is accepted fails. Cases are curated: the kernel never sees a generated program.
 
 mod engines;
+mod jit;
 mod kernel;
 mod refusals;
 
@@ -116,14 +117,15 @@ impl Setup {
         let program = case.program()?;
         let bytes = round_trip(case, &program)?;
         let raw = RawProgram::new(program).ok_or("the case is a patch, not a program on memory")?;
+        let verified = verify(raw.program().clone(), &Policy::default());
         let mut memory: Option<(Engine, Vec<u8>)> = None;
         for engine in Engine::ALL {
             let ran = match engine {
                 Engine::Interpreter => engines::interpreter(&raw, case),
                 Engine::Verifier => {
-                    let listed = self.verifier_refuses.of(name);
-                    engines::verifier(raw.program().clone(), case, listed)
+                    engines::verifier(&verified, case, self.verifier_refuses.of(name))
                 }
+                Engine::Jit => jit::run(&raw, verified.as_ref().ok(), case),
                 Engine::Rbpf if self.rbpf_skips.of(name).is_some() => Ok(Ran::NotApplicable),
                 Engine::Rbpf => engines::rbpf(&raw, &bytes, case),
                 Engine::Kernel => self.kernel(name, &bytes, case),
