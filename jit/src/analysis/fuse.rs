@@ -11,6 +11,10 @@ use crate::asm::Arith;
 /// Replaces the three ops where that is possible.
 pub(super) fn fuse(ops: &mut [Op], leaders: &[bool], facts: &Facts, live_out: &[RegSet]) {
     for first in 0..ops.len() {
+        // Without this, a long stretch of removed ops would be walked once for each of them.
+        if ops.get(first) == Some(&Op::Nothing) {
+            continue;
+        }
         let Some((second, third)) = next_two(ops, leaders, first) else {
             continue;
         };
