@@ -1,7 +1,11 @@
 //! The patcher: finds a function in a running process, and changes its entry without hurting the process.
 
+pub mod apply;
 pub mod build;
+pub mod cli;
 pub mod object;
 pub mod patching;
 pub mod process;
+pub mod revert;
 pub mod target;
+pub mod telemetry;

@@ -1,1 +1,7 @@
-fn main() {}
+//! The `upatch` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    upatch::cli::main()
+}
