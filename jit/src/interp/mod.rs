@@ -12,9 +12,11 @@
 //! register or stack byte, a slot said to be unreachable, a frame larger than said are faults. A raw program begins with
 //! zeros in registers and stack, so that it has one result.
 
+mod call;
 mod helpers;
 mod machine;
 mod memory;
+mod run;
 
 pub use helpers::{ExternFn, HelperFault, Helpers, World};
 pub use machine::{Fault, Input, MAX_FRAMES, Machine, Output};
