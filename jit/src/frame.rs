@@ -5,6 +5,7 @@
 //! entry rsp → (return address, at an entry)           (return address into our code)
 //!             128 bytes skipped      at +offset       saved r6-r9's registers
 //!             flags                  if kept          BPF stack, r10 at its end
+//!             entry values           of ctx writes    BPF stack, r10 at its end
 //!             saved registers        ctx lives here   bpf_loop: index, count, context, callback
 //!             BPF stack, r10 at its end          rsp →
 //!             bpf_loop: index, count, context, callback
@@ -26,6 +27,9 @@ pub(crate) struct Frame {
     pub(crate) red_zone: bool,
     /// Save the flags?
     pub(crate) flags: bool,
+    /// Registers whose entry values a refused call needs back although the program changes them in ctx, in the order
+    /// they are pushed: before all others.
+    pub(crate) originals: Vec<Gpr>,
     /// Registers in the order they are pushed.
     pub(crate) saved: Vec<Gpr>,
     /// Bytes of BPF stack, a multiple of 8.
@@ -104,6 +108,11 @@ impl Frame {
         self.loop_index() + 24
     }
 
+    /// Bytes of BPF stack.
+    pub(crate) fn bpf_stack_bytes(&self) -> i32 {
+        distance(self.bpf_stack)
+    }
+
     /// What rsp is lowered by after the pushes.
     pub(crate) fn locals(&self) -> u32 {
         self.after_guard() + if self.has_loop { 32 } else { 0 } + self.bpf_stack
@@ -126,8 +135,13 @@ impl Frame {
         distance(self.locals() + self.pushed())
     }
 
+    /// Bytes of [`Self::originals`].
+    pub(crate) fn original_bytes(&self) -> u32 {
+        8 * u32::try_from(self.originals.len()).unwrap_or(16)
+    }
+
     fn pushed(&self) -> u32 {
-        8 * u32::try_from(self.saved.len()).unwrap_or(16)
+        self.original_bytes() + 8 * u32::try_from(self.saved.len()).unwrap_or(16)
     }
 
     /// All of it: the distance from rsp to rsp at the entry.

@@ -1,6 +1,7 @@
 //! What the end-to-end tests and benchmarks share: victims, packages, skips, and the machinery to watch them.
 
 pub mod child;
+pub mod jit_diff;
 pub mod native;
 pub mod object_fuzz;
 pub mod packages;

@@ -93,6 +93,8 @@ pub(crate) struct Analysis {
     pub(crate) used: RegSet,
     /// Per subprogram: registers whose values at its start it reads.
     pub(crate) live_in: Vec<RegSet>,
+    /// Registers that an unverified program may read before it writes them, r1 and r2 excepted.
+    pub(crate) unset: RegSet,
 }
 
 /// Analyses a program. `keep_result`: r0 at the end of the program itself counts whatever the facts say of the verdict.
@@ -122,7 +124,10 @@ pub(crate) fn analyse(program: &Program, facts: &Facts, keep_result: bool) -> An
             used = used.union(effect.reads).union(effect.writes);
         }
     }
+    let unset = live.live_in.iter().fold(RegSet::EMPTY, |all, live| all.union(*live));
+    let unset = unset.minus(RegSet::arguments(2));
     Analysis {
+        unset,
         ops,
         written,
         used,

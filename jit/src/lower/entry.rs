@@ -42,11 +42,29 @@ pub(super) fn main_frame(
         .with_loop(has_loop(program, analysis, 0))
         .with_main(needs.may_goto, needs.calls_application);
     frame.red_zone = inside;
+    if let Shape::Patch(site) = shape
+        && may_return(program, facts)
+    {
+        let written = needs.ctx_writes.iter().filter_map(|field| home(*field));
+        let written = written.fold(GprSet::EMPTY, GprSet::with);
+        // rax and rdx are the result; what is free nobody misses.
+        let lost = site.free.with(Gpr::Rax).with(Gpr::Rdx);
+        frame.originals = written.minus(lost).iter().collect();
+    }
     frame.flags = inside || reads_flags;
     if !uses_stack(program, analysis, 0) {
         frame = frame.without_bpf_stack();
     }
     frame
+}
+
+/// Can the program refuse the call?
+fn may_return(program: &Program, facts: &Facts) -> bool {
+    let end = program.subprogs().first().map_or(0, |main| main.end.index());
+    let verdicts = facts.verdict.get(..end).unwrap_or_default();
+    verdicts
+        .iter()
+        .any(|verdict| matches!(verdict, Some(Verdict::Return | Verdict::Dynamic)))
 }
 
 /// Does the function's code mention r10?
@@ -134,6 +152,11 @@ impl Lower<'_> {
             let place = self.slot(frame.budget());
             self.asm.store_imm(Size::DW, place, small);
         }
+        if self.is_function() {
+            for reg in self.analysis.unset.iter() {
+                self.asm.mov_ri(self.regs.host(reg), 0);
+            }
+        }
         // r1 is ctx; its value only matters where it is compared or stored, for every access to ctx is a register's.
         let live = self.analysis.live_in.first().copied().unwrap_or_default();
         if !self.is_function() && live.contains(Reg::R1) {
@@ -152,12 +175,25 @@ impl Lower<'_> {
     }
 
     fn enter(&mut self, frame: &Frame) {
-        for reg in &frame.saved {
+        for reg in frame.originals.iter().chain(&frame.saved) {
             self.asm.push(*reg);
         }
         if frame.locals() > 0 {
             let locals = i32::try_from(frame.locals()).unwrap_or(i32::MAX);
             self.asm.arith_ri(Arith::Sub, W64, Gpr::Rsp, locals);
+        }
+        if self.is_function() {
+            self.zero_stack(frame);
+        }
+    }
+
+    /// A program that nobody verified may read its stack before it writes it; so that it has one result, as in the
+    /// interpreter, it finds zeros.
+    fn zero_stack(&mut self, frame: &Frame) {
+        let end = frame.stack_end();
+        for offset in (end - frame.bpf_stack_bytes()..end).step_by(8) {
+            let place = self.slot(offset);
+            self.asm.store_imm(Size::DW, place, 0);
         }
     }
 
@@ -178,7 +214,7 @@ impl Lower<'_> {
         let claimed = self.asm.label();
         self.asm.jcc(Cond::Ge, claimed);
         self.asm.bind(missed);
-        self.leave_main(frame);
+        self.leave_main(frame, false);
         self.asm.jmp_out(FixupKind::Continue);
         self.asm.bind(claimed);
         let place = self.slot(frame.guard());
@@ -194,15 +230,25 @@ impl Lower<'_> {
     }
 
     /// Everything but the way out itself.
-    fn leave_main(&mut self, frame: &Frame) {
+    fn leave_main(&mut self, frame: &Frame, refused: bool) {
         self.leave(frame);
-        if frame.flags {
-            if frame.red_zone {
-                self.asm.popfq();
-            } else {
-                // Saved to be read only.
-                self.asm.arith_ri(Arith::Add, W64, Gpr::Rsp, 8);
+        let mut dropped = 0;
+        if refused {
+            for reg in frame.originals.iter().rev() {
+                self.asm.pop(*reg);
             }
+        } else {
+            dropped += frame.original_bytes();
+        }
+        if frame.flags && frame.red_zone {
+            self.asm.popfq();
+        } else if frame.flags {
+            // Saved to be read only.
+            dropped += 8;
+        }
+        if dropped > 0 {
+            let dropped = i32::try_from(dropped).unwrap_or(i32::MAX);
+            self.asm.arith_ri(Arith::Add, W64, Gpr::Rsp, dropped);
         }
         if frame.red_zone {
             let up = Mem::at(Gpr::Rsp, RED_ZONE as i32);
@@ -213,7 +259,7 @@ impl Lower<'_> {
     /// The way on: to the displaced instructions, or back to a C caller.
     fn leave_guarded(&mut self, frame: &Frame) {
         self.release_guard(frame);
-        self.leave_main(frame);
+        self.leave_main(frame, false);
         if self.is_function() {
             self.asm.ret();
         } else {
@@ -230,7 +276,7 @@ impl Lower<'_> {
         self.returns = Some(self.asm.here());
         let frame = self.main_frame.clone();
         self.release_guard(&frame);
-        self.leave_main(&frame);
+        self.leave_main(&frame, true);
         self.asm.ret();
     }
 

@@ -1,0 +1,6 @@
+//! Compiled code in this process: compared with the interpreter on generated programs, and with its contract on every
+//! helper: all registers, flags and vector state as they were.
+
+mod generated;
+mod helpers;
+mod support;
