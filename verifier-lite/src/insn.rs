@@ -1,4 +1,4 @@
-//! BPF instructions as a sum type, decoded once; raw opcodes exist only in `decode` and `encode`.
+//! BPF instructions as a sum type, decoded once; raw opcodes exist only in `slot`, for `decode` and `encode`.
 //!
 //! Positions are slots of 8 bytes, as RFC 9669 and llvm-objdump count them: a 64-bit immediate takes two, the second
 //! of which is [`Insn::LdImm64Tail`]. Jump targets are absolute slots.

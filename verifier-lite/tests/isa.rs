@@ -1,87 +1,14 @@
 //! The instruction set from all sides: assembler, encoder, decoder, disassembler and LLVM's own objdump agree.
 
+mod every;
+
 use std::process::Command;
 
 use upatch_verifier::decode::{DecodeError, Field, decode};
 use upatch_verifier::encode::{EncodeError, Reference, Resolved, encode, encode_plain};
-use upatch_verifier::insn::{Callee, Imm64, Insn, Operand, Pc, Reg, Size, Width};
+use upatch_verifier::insn::{Callee, Imm64, Insn, Pc, Reg, Size, Width};
 use upatch_verifier::program::{ProgramKind, find_subprogs};
 use upatch_verifier::{Program, assemble};
-
-/// Every instruction and form, as assembly text.
-fn every_instruction() -> String {
-    let mut text = String::new();
-    let mut line = |insn: String| text += &format!("{insn}\n");
-    for op in [
-        "add", "sub", "mul", "div", "sdiv", "or", "and", "lsh", "rsh", "mod", "smod", "xor", "mov",
-        "arsh",
-    ] {
-        for width in ["", "32"] {
-            line(format!("{op}{width} %r1, %r2"));
-            line(format!("{op}{width} %r9, 5"));
-            line(format!("{op}{width} %r3, -7"));
-        }
-    }
-    for op in ["neg", "neg32"] {
-        line(format!("{op} %r4"));
-    }
-    for op in [
-        "movsx832",
-        "movsx864",
-        "movsx1632",
-        "movsx1664",
-        "movsx3264",
-    ] {
-        line(format!("{op} %r5, %r6"));
-    }
-    for op in ["le", "be", "swap"] {
-        for bits in [16, 32, 64] {
-            line(format!("{op}{bits} %r7"));
-        }
-    }
-    line("addr_space_cast %r1, %r2, 1".to_owned());
-    line("addr_space_cast %r1, %r2, 0x10000".to_owned());
-    line("lddw %r1, 0x123456789abcdef0".to_owned());
-    line("lddw %r1, -2".to_owned());
-    for size in ["b", "h", "w", "dw"] {
-        line(format!("ldx{size} %r1, [%r2+16]"));
-        line(format!("ldx{size} %r1, [%r10-16]"));
-        line(format!("stx{size} [%r2+0], %r3"));
-        line(format!("st{size} [%r10-32768], -5"));
-        line(format!("st{size} [%r10+32767], 0x7fffffff"));
-        line(format!("load_acquire {size} %r1, [%r2+16]"));
-        line(format!("store_release {size} [%r10-8], %r3"));
-    }
-    for size in ["b", "h", "w"] {
-        line(format!("ldxs{size} %r1, [%r2-2]"));
-    }
-    for op in ["add", "or", "and", "xor"] {
-        for width in ["", "32"] {
-            line(format!("lock {op}{width} [%r1+8], %r2"));
-            line(format!("lock fetch {op}{width} [%r1-8], %r2"));
-        }
-    }
-    for op in ["xchg", "xchg32", "cmpxchg", "cmpxchg32"] {
-        line(format!("lock {op} [%r1+0], %r2"));
-    }
-    for op in [
-        "jeq", "jne", "jgt", "jge", "jlt", "jle", "jsgt", "jsge", "jslt", "jsle", "jset",
-    ] {
-        for width in ["", "32"] {
-            line(format!("{op}{width} %r1, %r2, +1"));
-            line(format!("{op}{width} %r1, -9, -3"));
-        }
-    }
-    line("ja +0".to_owned());
-    line("may_goto -1".to_owned());
-    line("call 5".to_owned());
-    line("call bpf_loop".to_owned());
-    line("call local f".to_owned());
-    line("lddw %r2, func f".to_owned());
-    line("exit".to_owned());
-    line("f: exit".to_owned());
-    text
-}
 
 fn insns(text: &str) -> Vec<Insn> {
     match assemble(text) {
@@ -92,7 +19,7 @@ fn insns(text: &str) -> Vec<Insn> {
 
 #[test]
 fn encoding_and_decoding_are_inverse() {
-    let insns = insns(&every_instruction());
+    let insns = insns(&every::instruction());
     let bytes = encode_plain(&insns).unwrap();
     assert_eq!(bytes.len(), insns.len() * 8);
     assert_eq!(decode(&bytes).unwrap(), insns);
@@ -296,173 +223,6 @@ fn functions_are_found_from_calls() {
     assert!(Program::from_raw(kind, odd).is_err());
 }
 
-#[test]
-fn whole_programs_as_text() {
-    let program = assemble(
-        r#"
-        .kind patch
-        .name clamp
-        .arena 4096
-        .global hits 0 8 counter
-        .global rules 64 16
-        .data greeting "hello # ; \x41\n\0"
-        .extern log_it(str, u32, ptr?, mem?[1], rdmem[4]) -> s32
-        .extern stop() -> void
-        .function twice global 1
-        .line clamp.c:12:5 if (n > max) # not a comment
-            ldxdw %r6, [%r1+112]    ; rdi
-            lddw %r1, rules+8
-            lddw %r2, greeting+6
-        .line clamp.c:14 call(n);
-            call extern stop
-            call local twice
-            mov %r0, 0
-            exit
-        twice:
-            mov %r0, %r1
-            add %r0, %r1
-            exit
-        "#,
-    )
-    .unwrap();
-    assert_eq!(program.kind(), ProgramKind::PatchEntry);
-    assert_eq!(program.name(), "clamp");
-    assert_eq!(program.arena().globals.len(), 2);
-    assert!(program.arena().globals[0].counter);
-    assert_eq!(program.data()[0].bytes, b"hello # ; A\n\0");
-    assert_eq!(program.externs()[0].params.len(), 5);
-    assert_eq!(program.subprogs()[1].name, "twice");
-    assert_eq!(program.subprogs()[1].args, Some(1));
-    assert!(program.subprogs()[1].global);
-    let Insn::LdImm64 { imm, .. } = program.insns()[1] else {
-        panic!("{:?}", program.insns()[1]);
-    };
-    assert_eq!(imm, Imm64::Arena { offset: 72 });
-    let line = program.line_of(Pc(3)).unwrap();
-    assert_eq!((line.line, line.column), (12, 5));
-    assert_eq!(line.text, "if (n > max) # not a comment");
-    assert_eq!(program.line_of(Pc(6)).unwrap().line, 14);
-    let listing = program.listing();
-    assert!(listing.contains("r1 = rules + 0x8 ll"), "{listing}");
-    assert!(listing.contains("call stop\n"), "{listing}");
-    assert!(listing.contains("call twice\n"), "{listing}");
-}
-
-#[test]
-fn the_first_exit_is_a_label() {
-    let program = insns("jeq %r1, 0, exit\nmov %r0, 1\nexit\nmov %r0, 2\nexit");
-    let Insn::JumpIf { target, src, .. } = program[0] else {
-        panic!("{program:?}");
-    };
-    assert_eq!((target, src), (Pc(2), Operand::Imm(0)));
-    let own = insns("ja exit\nexit\nexit: mov %r0, 2\nexit");
-    assert_eq!(own[0], Insn::Jump { target: Pc(2) });
-}
-
-#[test]
-fn mistakes_have_a_place_and_a_hint() {
-    let cases = [
-        ("mov %r0, 1\nmovv %r0, 2\nexit", 2, 1, "did you mean mov?"),
-        ("exit\n  add %r11, 1", 2, 7, "registers are %r0 to %r10"),
-        ("mov %r0 1", 1, 9, "expected a comma, found 1"),
-        (
-            "mov %r0, 0x1ffffffff\nexit",
-            1,
-            10,
-            "out of range for a 32-bit immediate",
-        ),
-        (
-            "ldxw %r0, [%r1+40000]\nexit",
-            1,
-            15,
-            "out of range for a 16-bit offset",
-        ),
-        ("ldxw %r0, %r1", 1, 11, "an address like [%r1+8]"),
-        ("ja nowhere\nexit", 1, 4, "unknown label nowhere"),
-        ("a: exit\na: exit", 2, 1, "label a is defined twice"),
-        ("ja 3\nexit", 1, 4, "expected a label, +N or -N, found 3"),
-        ("ja +3\nexit", 1, 4, "slot 4, outside the program"),
-        ("mov %r0, 0", 1, 1, "end every function with exit or ja"),
-        (
-            "lddw %r1, thing\nexit",
-            1,
-            11,
-            "declare it with .data or .global",
-        ),
-        ("call extern thing\nexit", 1, 6, "declare it with .extern"),
-        ("call thing\nexit", 1, 6, "call local NAME"),
-        ("callx %r1", 1, 1, "call local NAME"),
-        ("ldabsw 3", 1, 1, "socket filters"),
-        (
-            "lddw %r1, 0x12345678901234567\nexit",
-            1,
-            11,
-            "at most 64 bits",
-        ),
-        (".data s \"abc", 1, 9, "the string has no end"),
-        (".data s \"a\\q\"", 1, 9, "unknown escape \\q"),
-        (".dta s", 1, 1, "unknown directive .dta"),
-        (".kind thing", 1, 7, "patch, patch_offset, probe or memory"),
-        ("mov %r0, 0 0", 1, 12, "the end of the line"),
-        ("exit @", 1, 6, "unexpected character '@'"),
-        ("lock inc [%r1], %r2", 1, 6, "found inc"),
-        ("ja +1\nlddw %r1, 5\nexit", 1, 1, "inside an instruction"),
-        (".line nonsense\nexit", 1, 1, "FILE:LINE"),
-        ("", 1, 1, "no instructions"),
-        (".arena 8\n.global a 4 8\nexit", 1, 1, "outside the arena"),
-        (
-            ".data a \"\"\n.data a \"\"\nexit",
-            2,
-            7,
-            "a is declared twice",
-        ),
-        (".function f\nexit", 1, 11, "not the target of a call"),
-    ];
-    for (text, line, column, part) in cases {
-        let error = assemble(text).expect_err(text);
-        assert_eq!(
-            (error.line, error.column),
-            (line, column),
-            "{error}\n{text}"
-        );
-        assert!(error.to_string().contains(part), "{error}\n{text}");
-    }
-    println!("{} mistakes", cases.len());
-}
-
-/// No text makes the assembler panic or loop: every instruction's text, cut and garbled everywhere.
-#[test]
-fn the_assembler_is_total() {
-    let text = every_instruction()
-        + ".extern a(mem?[1], str?) -> s32\n.data x \"\\x4\\\"\"\n.line a:1:2 b\n";
-    let mut runs = 0;
-    for line in text.lines() {
-        let chars: Vec<char> = line.chars().collect();
-        for at in 0..chars.len() {
-            for garbage in [
-                "",
-                "\0",
-                "é",
-                "]",
-                "-",
-                "\"",
-                "99999999999999999999",
-                "%r",
-                ":",
-                "\\",
-            ] {
-                let mut garbled: String = chars[..at].iter().collect();
-                garbled += garbage;
-                garbled.extend(&chars[at + 1..]);
-                let _ = assemble(&garbled);
-                let _ = assemble(&chars[..at].iter().collect::<String>());
-                runs += 2;
-            }
-        }
-    }
-    println!("{runs} garbled texts");
-}
-
 /// Our disassembly is llvm-objdump's, for the bytes that our encoder makes of every instruction.
 #[test]
 fn disassembly_is_that_of_llvm() {
@@ -474,7 +234,7 @@ fn disassembly_is_that_of_llvm() {
             return;
         }
     }
-    let insns = insns(&every_instruction());
+    let insns = insns(&every::instruction());
     let bytes = encode_plain(&insns).unwrap();
     let dir = std::env::temp_dir().join(format!("upatch-isa-{}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();

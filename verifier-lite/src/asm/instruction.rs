@@ -5,6 +5,7 @@
 
 use super::error::{AsmError, AsmErrorKind};
 use super::lex::{Cursor, TokenKind};
+use super::suggest::unknown;
 use crate::insn::{
     AddrSpaceCast, AluOp, AtomicOp, Callee, CmpOp, EndianOp, Imm64, Insn, Operand, Pc, Reg, Size,
     Width,
@@ -34,7 +35,7 @@ pub(super) struct Parsed {
 
 const NOWHERE: Pc = Pc(0);
 
-const ALU: [(&str, AluOp); 14] = [
+pub(super) const ALU: [(&str, AluOp); 14] = [
     ("add", AluOp::Add),
     ("sub", AluOp::Sub),
     ("mul", AluOp::Mul),
@@ -51,7 +52,7 @@ const ALU: [(&str, AluOp); 14] = [
     ("arsh", AluOp::Arsh),
 ];
 
-const CMP: [(&str, CmpOp); 11] = [
+pub(super) const CMP: [(&str, CmpOp); 11] = [
     ("jeq", CmpOp::Eq),
     ("jne", CmpOp::Ne),
     ("jgt", CmpOp::Gt),
@@ -65,14 +66,14 @@ const CMP: [(&str, CmpOp); 11] = [
     ("jset", CmpOp::Set),
 ];
 
-const ENDIAN: [(&str, EndianOp); 4] = [
+pub(super) const ENDIAN: [(&str, EndianOp); 4] = [
     ("le", EndianOp::ToLe),
     ("be", EndianOp::ToBe),
     ("swap", EndianOp::Swap),
     ("bswap", EndianOp::Swap),
 ];
 
-const MOVSX: [(&str, Size, Width); 5] = [
+pub(super) const MOVSX: [(&str, Size, Width); 5] = [
     ("movsx832", Size::B, Width::W32),
     ("movsx864", Size::B, Width::W64),
     ("movsx1632", Size::H, Width::W32),
@@ -80,27 +81,11 @@ const MOVSX: [(&str, Size, Width); 5] = [
     ("movsx3264", Size::W, Width::W64),
 ];
 
-const SIZES: [(&str, Size); 4] = [
+pub(super) const SIZES: [(&str, Size); 4] = [
     ("b", Size::B),
     ("h", Size::H),
     ("w", Size::W),
     ("dw", Size::DW),
-];
-
-const OTHERS: [&str; 13] = [
-    "neg",
-    "neg32",
-    "lddw",
-    "ja",
-    "ja32",
-    "gotol",
-    "lock",
-    "may_goto",
-    "addr_space_cast",
-    "load_acquire",
-    "store_release",
-    "call",
-    "exit",
 ];
 
 fn lookup<T: Copy>(table: &[(&str, T)], name: &str) -> Option<T> {
@@ -465,66 +450,4 @@ fn size(cursor: &mut Cursor) -> Result<Size, AsmError> {
     let size = size.ok_or_else(|| cursor.expected("a size: b, h, w or dw"))?;
     cursor.advance();
     Ok(size)
-}
-
-fn unknown(name: String) -> AsmErrorKind {
-    if name.starts_with("ldabs") || name.starts_with("ldind") {
-        return AsmErrorKind::Unsupported {
-            name,
-            instead: "legacy packet access belongs to socket filters",
-        };
-    }
-    if name == "callx" {
-        return AsmErrorKind::Unsupported {
-            name,
-            instead: "call a function by name with: call local NAME",
-        };
-    }
-    let nearest = mnemonics()
-        .map(|known| (distance(&known, &name), known))
-        .min()
-        .filter(|(distance, _)| *distance <= 2)
-        .map(|(_, known)| known);
-    AsmErrorKind::UnknownMnemonic { name, nearest }
-}
-
-fn mnemonics() -> impl Iterator<Item = String> {
-    let wide = ALU
-        .iter()
-        .map(|(name, _)| *name)
-        .chain(CMP.iter().map(|(name, _)| *name))
-        .flat_map(|name| [name.to_owned(), format!("{name}32")]);
-    let endian = ENDIAN
-        .iter()
-        .flat_map(|(name, _)| ["16", "32", "64"].map(|bits| format!("{name}{bits}")));
-    let memory = SIZES
-        .iter()
-        .flat_map(|(size, _)| ["ldx", "ldxs", "st", "stx"].map(|prefix| format!("{prefix}{size}")));
-    wide.chain(endian)
-        .chain(memory)
-        .chain(MOVSX.iter().map(|(name, ..)| (*name).to_owned()))
-        .chain(OTHERS.iter().map(|name| (*name).to_owned()))
-}
-
-/// Levenshtein's distance, for suggestions. Long words are not compared: nothing of ours is that long.
-fn distance(a: &str, b: &str) -> usize {
-    if b.len() > 24 {
-        return usize::MAX;
-    }
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        for (y, cell) in b.bytes().zip(row.iter_mut().skip(1)) {
-            let value = (diagonal + usize::from(x != y))
-                .min(left + 1)
-                .min(*cell + 1);
-            diagonal = std::mem::replace(cell, value);
-            left = value;
-        }
-        if let Some(first) = row.first_mut() {
-            *first = i + 1;
-        }
-    }
-    row.last().copied().unwrap_or(usize::MAX)
 }

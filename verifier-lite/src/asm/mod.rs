@@ -22,8 +22,9 @@ mod directive;
 mod error;
 mod instruction;
 mod lex;
+mod suggest;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 pub use case::{Case, CaseError, Expected};
 pub use error::{AsmError, AsmErrorKind};
@@ -56,7 +57,7 @@ pub fn assemble_as(text: &str, kind: ProgramKind) -> Result<Program, AsmError> {
         insns: Vec::new(),
         places: Vec::new(),
         labels: BTreeMap::new(),
-        names: BTreeSet::new(),
+        names: BTreeMap::new(),
         references: Vec::new(),
         data: Vec::new(),
         arena: Arena::default(),
@@ -86,8 +87,8 @@ struct Assembly {
     /// Line and column of each slot's text.
     places: Vec<(u32, u32)>,
     labels: BTreeMap<String, Pc>,
-    /// Names of data objects, arena variables and external functions: one space.
-    names: BTreeSet<String>,
+    /// Names of data objects, arena variables and external functions (one space), with line and column.
+    names: BTreeMap<String, (u32, u32)>,
     references: Vec<Open>,
     data: Vec<DataObject>,
     arena: Arena,
@@ -102,7 +103,8 @@ impl Assembly {
     }
 
     fn declare(&mut self, name: &str, line: u32, column: u32) -> Result<(), AsmError> {
-        if name != "arena" && self.names.insert(name.to_owned()) {
+        if name != "arena" && !self.names.contains_key(name) {
+            self.names.insert(name.to_owned(), (line, column));
             return Ok(());
         }
         Err(AsmError {
@@ -324,9 +326,10 @@ impl Assembly {
             match behind.filter(|behind| global.offset >= end && *behind <= self.arena.len) {
                 Some(behind) => end = behind,
                 None => {
+                    let place = self.names.get(&global.name).copied().unwrap_or((1, 1));
                     return Err(AsmError {
-                        line: 1,
-                        column: 1,
+                        line: place.0,
+                        column: place.1,
                         what: AsmErrorKind::BadGlobal {
                             name: global.name.clone(),
                         },
