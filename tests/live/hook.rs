@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use upatch::patching::{self, Applied, ArenaRequest, BuildError, Found, FoundState, Placement, Request, Reverted};
 use upatch::process::Process;
-use upatch::target::{PatchSite, TargetImage, TargetQuery};
+use upatch::target::{BuildIdPrefix, PatchSite, Svma, TargetImage, TargetQuery};
 use upatch_trampolines::{
     Bindings, CheckPolicy, Fixup, FixupKind, Fragment, TrampolineTemplate, check, displace,
 };
@@ -59,12 +59,25 @@ pub(crate) struct Target {
 impl Target {
     /// Finds `function` in the module.
     pub(crate) fn open(pid: i32, module: &str, function: &str) -> Result<Self> {
+        Self::open_by(pid, module, |id| TargetQuery::function(Some(module), function, vec![id]))
+    }
+
+    /// Finds the function that begins at a stated address of the module.
+    pub(crate) fn open_at(pid: i32, module: &str, address: u64) -> Result<Self> {
+        Self::open_by(pid, module, |id| TargetQuery {
+            module: Some(module.to_owned()),
+            address: Some(Svma(address)),
+            build_ids: vec![id],
+            ..TargetQuery::default()
+        })
+    }
+
+    fn open_by(pid: i32, module: &str, query: impl FnOnce(BuildIdPrefix) -> TargetQuery) -> Result<Self> {
         let process = Process::open(pid)?;
         let image = TargetImage::snapshot(&process)?;
         let found = image.modules().iter().find(|found| found.is_called(module));
         let id = found.context("no such module")?.id().build_id.context("no build-id")?;
-        let query = TargetQuery::function(Some(module), function, vec![id.to_string().parse()?]);
-        let site = image.resolve(&process, &query)?;
+        let site = image.resolve(&process, &query(id.to_string().parse()?))?;
         Ok(Self { process, site })
     }
 

@@ -27,7 +27,7 @@ use super::tracer::{Hurry, StopGuard, Tracer};
 /// How long all tasks together may take to stop.
 const PATIENCE: Duration = Duration::from_millis(1000);
 /// After this time a task that hasn't stopped is looked at: perhaps it is parked.
-const LOOK_AFTER: Duration = Duration::from_millis(2);
+const LOOK_AFTER: Duration = Duration::from_micros(300);
 
 /// Why a process could not be stopped; it runs.
 #[derive(Debug, thiserror::Error)]
