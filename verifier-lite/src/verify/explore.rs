@@ -21,6 +21,7 @@ use super::obligations::{Obligation, obligations};
 use super::place::Failure;
 use super::record::Record;
 use super::rejection::Refused;
+use super::saved::{Saved, SavedStates};
 use super::scalar::Scalar;
 use super::state::{Frame, State};
 use super::trace::{Event, Trace};
@@ -30,8 +31,6 @@ use crate::facts::Verdict;
 use crate::insn::{Callee, Insn, Pc, Reg};
 use crate::program::ProgramKind;
 
-/// States remembered at one instruction; older ones are forgotten.
-const STATES_PER_PC: usize = 192;
 /// Branch decisions that a rejection shows.
 const PATH: usize = 64;
 /// Widenings at one place before everything that still changes is given up.
@@ -64,11 +63,6 @@ pub(crate) struct Explorer<'a, 't> {
     pub(crate) callback_piece: u64,
 }
 
-struct Saved {
-    state: State,
-    node: NodeId,
-}
-
 struct Work {
     state: State,
     pc: Pc,
@@ -79,7 +73,7 @@ struct Work {
 #[derive(Default)]
 struct Run {
     graph: Graph,
-    saved: HashMap<Pc, Vec<Saved>>,
+    saved: HashMap<Pc, SavedStates>,
     work: Vec<Work>,
     /// Frames when it began.
     base: usize,
@@ -166,7 +160,7 @@ impl<'a, 't> Explorer<'a, 't> {
             let end = self.walk(&mut run, node, work.state, work.pc)?;
             run.graph.finish(end);
         }
-        self.remembered -= run.saved.values().map(Vec::len).sum::<usize>();
+        self.remembered -= run.saved.values().map(SavedStates::len).sum::<usize>();
         let lengths = run.graph.lengths().map_err(|pc| {
             Box::new(Refused {
                 pc,
@@ -368,27 +362,28 @@ impl<'a, 't> Explorer<'a, 't> {
 
     fn look_up(
         &mut self,
-        run: &Run,
+        run: &mut Run,
         node: NodeId,
         state: &mut State,
         pc: Pc,
     ) -> Result<Found, Box<Refused>> {
         state.clean(pc, &self.liveness);
-        let Some(saved) = run.saved.get(&pc) else {
+        let Run { saved, graph, .. } = run;
+        let Some(saved) = saved.get_mut(&pc) else {
             return Ok(Found::New);
         };
+        let is_open = |other: NodeId| other == node || graph.is_open(other);
+        let covering = saved.candidates(state).find(|candidate| {
+            let ends_here = !is_open(candidate.node) || graph.consumed_since(candidate.node, node);
+            ends_here && candidate.state.covers(state)
+        });
+        if let Some(candidate) = covering {
+            return Ok(Found::Covered(candidate.node));
+        }
         let mut open: Option<(&Saved, usize)> = None;
-        for candidate in saved.iter().rev() {
-            if candidate.node != node && !run.graph.is_open(candidate.node) {
-                if candidate.state.covers(state) {
-                    return Ok(Found::Covered(candidate.node));
-                }
-                continue;
-            }
-            if run.graph.consumed_since(candidate.node, node) {
-                if candidate.state.covers(state) {
-                    return Ok(Found::Covered(candidate.node));
-                }
+        let mut endless_loop = false;
+        for candidate in saved.open(is_open) {
+            if graph.consumed_since(candidate.node, node) {
                 if candidate.state.is_same_shape(state) {
                     open = Some(match open {
                         None => (candidate, 1),
@@ -396,8 +391,12 @@ impl<'a, 't> Explorer<'a, 't> {
                     });
                 }
             } else if state.covers(&candidate.state) {
-                return Err(self.refused(run, node, pc, Obligation::Terminates, endless()));
+                endless_loop = true;
+                break;
             }
+        }
+        if endless_loop {
+            return Err(self.refused(run, node, pc, Obligation::Terminates, endless()));
         }
         let at_may_goto = matches!(
             self.rules.program.insns().get(pc.index()),
@@ -414,23 +413,9 @@ impl<'a, 't> Explorer<'a, 't> {
             self.rules.program.insns().get(pc.index()),
             Some(Insn::MayGoto { .. })
         );
-        let saved = run.saved.entry(pc).or_default();
-        if saved.len() >= STATES_PER_PC {
-            // Forgetting is always allowed. Open states stay: they detect endless loops and end widened ones.
-            let before = saved.len();
-            let mut spared = STATES_PER_PC / 2;
-            saved.retain(|candidate| {
-                if spared == 0 || run.graph.is_open(candidate.node) {
-                    return true;
-                }
-                spared -= 1;
-                false
-            });
-            if saved.len() == before {
-                saved.drain(..STATES_PER_PC / 2);
-            }
-            self.remembered -= before - saved.len();
-        }
+        let Run { saved, graph, .. } = run;
+        let saved = saved.entry(pc).or_default();
+        self.remembered -= saved.make_room(|other| other == node || graph.is_open(other));
         if self.remembered < self.rules.policy.max_states || at_may_goto {
             self.remembered += 1;
             saved.push(Saved {

@@ -5,6 +5,7 @@
 //! the code (`r10` plus a constant); where a frame's address goes elsewhere, all of its bytes count as read. Nothing here
 //! is trusted: see [`super::state::State::clean`].
 
+use super::obligations::fetches;
 use super::stack::{Bytes, FRAME};
 use crate::insn::{AluOp, AtomicOp, Callee, Insn, Operand, Pc, Reg};
 use crate::program::Program;
@@ -396,10 +397,14 @@ fn step_back(at: &mut At, insn: Insn, bases: &Bases, escapes: bool, program: &Pr
             src,
             op,
         } => {
+            // What is in memory afterwards is unknown either way.
             if op == AtomicOp::CmpXchg {
-                flow(at, Reg::R0, true);
+                define(at, Reg::R0);
+                flow(at, Reg::R0, false);
+            } else if fetches(op) {
+                define(at, src);
             }
-            flow(at, src, true);
+            flow(at, src, false);
             read(at, base, off, size.bytes(), true);
         }
         Insn::Jump { .. } | Insn::LdImm64Tail | Insn::MayGoto { .. } => {}

@@ -29,6 +29,7 @@ mod range;
 mod record;
 mod refine;
 mod rejection;
+mod saved;
 mod scalar;
 mod stack;
 mod state;
