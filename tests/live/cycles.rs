@@ -41,7 +41,8 @@ impl Sum {
         self.stops += apply.stops + revert.stops;
         self.foreign += usize::from(apply.foreign + revert.foreign > 0);
         self.parked += usize::from(apply.parked + revert.parked > 0);
-        self.longest.push(apply.longest_stop.max(revert.longest_stop));
+        self.longest
+            .push(apply.longest_stop.max(revert.longest_stop));
     }
 
     /// Minimum, median and maximum of the longest stop per cycle.
@@ -49,7 +50,12 @@ impl Sum {
         self.longest.sort_unstable();
         let micros = |at: usize| self.longest.get(at).map_or(0, Duration::as_micros);
         let last = self.longest.len().saturating_sub(1);
-        format!("longest stop per cycle {}/{}/{} us (min/median/max)", micros(0), micros(last / 2), micros(last))
+        format!(
+            "longest stop per cycle {}/{}/{} us (min/median/max)",
+            micros(0),
+            micros(last / 2),
+            micros(last)
+        )
     }
 }
 
@@ -67,11 +73,19 @@ fn spinner() -> Result<String> {
     let began = Instant::now();
     for cycle in 0..cycles {
         let target = &targets[cycle % targets.len()];
-        let hook = if (cycle / targets.len()) % 2 == 0 { Hook::Count } else { Hook::Linger(20_000) };
+        let hook = if (cycle / targets.len()) % 2 == 0 {
+            Hook::Count
+        } else {
+            Hook::Linger(20_000)
+        };
         let applied = target.apply("00000001", hook)?;
         eventually(Duration::from_secs(5), || Ok(target.hits(&applied)? > 0))?;
         let (reverted, hits) = target.revert("00000001")?;
-        ensure!(reverted.outcome == RevertOutcome::Clean, "cycle {cycle}: {:?}", reverted.outcome);
+        ensure!(
+            reverted.outcome == RevertOutcome::Clean,
+            "cycle {cycle}: {:?}",
+            reverted.outcome
+        );
         ensure!(hits > 0, "cycle {cycle}: no hits");
         sum.add(&applied.figures, &reverted.figures, hits);
         victim.check_running()?;
@@ -102,7 +116,10 @@ fn spinner() -> Result<String> {
     );
     ensure!(errors == 0 && checks > 0, "{figures}");
     ensure!(sum.moved > 0, "no ip was moved: {figures}");
-    ensure!(sum.delayed > 0, "no return address delayed a revert: {figures}");
+    ensure!(
+        sum.delayed > 0,
+        "no return address delayed a revert: {figures}"
+    );
     ensure!(sum.born > 0, "no thread was born during a stop: {figures}");
     Ok(figures)
 }

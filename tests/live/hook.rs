@@ -2,7 +2,9 @@
 //! written by hand.
 
 use anyhow::{Context, Result, ensure};
-use upatch::patching::{self, Applied, ArenaRequest, BuildError, Found, FoundState, Placement, Request, Reverted};
+use upatch::patching::{
+    self, Applied, ArenaRequest, BuildError, Found, FoundState, Placement, Request, Reverted,
+};
 use upatch::process::Process;
 use upatch::target::{BuildIdPrefix, PatchSite, Svma, TargetImage, TargetQuery};
 use upatch_trampolines::{
@@ -41,10 +43,20 @@ pub(crate) fn fragment(hook: Hook) -> Fragment {
         code_len: bytes.len(),
         bytes,
         fixups: vec![
-            Fixup { at: arena, kind: FixupKind::Arena(0) },
-            Fixup { at: jump + 1, kind: FixupKind::Continue },
+            Fixup {
+                at: arena,
+                kind: FixupKind::Arena(0),
+            },
+            Fixup {
+                at: jump + 1,
+                kind: FixupKind::Continue,
+            },
         ],
-        stack_bytes: if matches!(hook, Hook::Linger(_)) { 24 } else { 8 },
+        stack_bytes: if matches!(hook, Hook::Linger(_)) {
+            24
+        } else {
+            8
+        },
         arena_len: 4096,
         calls_application: hook == Hook::Retiring,
     }
@@ -59,7 +71,9 @@ pub(crate) struct Target {
 impl Target {
     /// Finds `function` in the module.
     pub(crate) fn open(pid: i32, module: &str, function: &str) -> Result<Self> {
-        Self::open_by(pid, module, |id| TargetQuery::function(Some(module), function, vec![id]))
+        Self::open_by(pid, module, |id| {
+            TargetQuery::function(Some(module), function, vec![id])
+        })
     }
 
     /// Finds the function that begins at a stated address of the module.
@@ -72,11 +86,19 @@ impl Target {
         })
     }
 
-    fn open_by(pid: i32, module: &str, query: impl FnOnce(BuildIdPrefix) -> TargetQuery) -> Result<Self> {
+    fn open_by(
+        pid: i32,
+        module: &str,
+        query: impl FnOnce(BuildIdPrefix) -> TargetQuery,
+    ) -> Result<Self> {
         let process = Process::open(pid)?;
         let image = TargetImage::snapshot(&process)?;
         let found = image.modules().iter().find(|found| found.is_called(module));
-        let id = found.context("no such module")?.id().build_id.context("no build-id")?;
+        let id = found
+            .context("no such module")?
+            .id()
+            .build_id
+            .context("no build-id")?;
         let site = image.resolve(&process, &query(id.to_string().parse()?))?;
         Ok(Self { process, site })
     }
@@ -92,7 +114,10 @@ impl Target {
                 private_base: placement.private.start,
             };
             let image = template.place(placement.image, &bindings)?;
-            let policy = CheckPolicy { arena: placement.arena, ..CheckPolicy::strict(64) };
+            let policy = CheckPolicy {
+                arena: placement.arena,
+                ..CheckPolicy::strict(64)
+            };
             check(&image, &policy).map_err(|error| BuildError::Never(error.into()))
         };
         let request = Request {
@@ -100,7 +125,11 @@ impl Target {
             site: self.site.avma(),
             max_len: template.max_len() as u64,
             private_len: 0,
-            arena: Some(ArenaRequest { len: 4096, initial: Vec::new(), at: None }),
+            arena: Some(ArenaRequest {
+                len: 4096,
+                initial: Vec::new(),
+                at: None,
+            }),
             build: &build,
             info: serde_json::json!({"function": self.site.function()}),
         };
@@ -132,7 +161,11 @@ impl Target {
     pub(crate) fn revert_found(&self, found: &Found) -> Result<(Reverted, u64)> {
         let len = found.plan().map_or(0, |plan| plan.old.len());
         let offset = self.site.text().site;
-        let original = self.site.bytes().get(offset..offset + len).context("the function is too short")?;
+        let original = self
+            .site
+            .bytes()
+            .get(offset..offset + len)
+            .context("the function is too short")?;
         let mut hits = 0;
         let reverted = patching::revert(&self.process, found, original, &mut |arena| {
             if let Some(arena) = arena {
@@ -145,7 +178,10 @@ impl Target {
     /// Nothing of ours is left, and the text is as in the file.
     pub(crate) fn check_clean(&self) -> Result<()> {
         let inventory = patching::inspect(&self.process)?;
-        ensure!(inventory == patching::Inventory::default(), "left in the process: {inventory:?}");
+        ensure!(
+            inventory == patching::Inventory::default(),
+            "left in the process: {inventory:?}"
+        );
         self.site.compare_memory(&self.process)?;
         Ok(())
     }

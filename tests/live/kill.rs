@@ -34,7 +34,9 @@ pub(crate) fn child(words: &[String]) -> i32 {
 }
 
 fn act(words: &[String]) -> Result<()> {
-    let [verb, pid] = words else { anyhow::bail!("usage: {CHILD_FLAG} apply|revert PID") };
+    let [verb, pid] = words else {
+        anyhow::bail!("usage: {CHILD_FLAG} apply|revert PID")
+    };
     let target = Target::open(pid.parse()?, "exe", FUNCTION)?;
     match verb.as_str() {
         "apply" => target.apply(ID, Hook::Count).map(drop),
@@ -64,16 +66,26 @@ fn upatch(verb: &str, pid: i32, point: Option<FailPoint>) -> Result<bool> {
     if output.status.signal() == Some(libc::SIGKILL) {
         return Ok(true);
     }
-    ensure!(output.status.success(), "{verb}: {}", String::from_utf8_lossy(&output.stderr));
+    ensure!(
+        output.status.success(),
+        "{verb}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     Ok(false)
 }
 
 /// Each of the victim's threads, in its own kind of wait, makes progress and has seen no error.
 fn check(victim: &mut Victim) -> Result<()> {
     let errors = victim.counter(15)?;
-    ensure!(errors == 0, "{errors} errors in the victim, last in wait {}", victim.counter(14)?);
+    ensure!(
+        errors == 0,
+        "{errors} errors in the victim, last in wait {}",
+        victim.counter(14)?
+    );
     for wait in 0..7 {
-        victim.progress(wait, 2).with_context(|| format!("thread of wait {wait}"))?;
+        victim
+            .progress(wait, 2)
+            .with_context(|| format!("thread of wait {wait}"))?;
     }
     Ok(())
 }
@@ -90,9 +102,11 @@ fn every_failpoint() -> Result<String> {
                 if verb == "revert" {
                     target.apply(ID, Hook::Count)?;
                 }
-                let died = upatch(verb, pid, Some(point)).with_context(|| format!("{verb} at {}", point.name()))?;
+                let died = upatch(verb, pid, Some(point))
+                    .with_context(|| format!("{verb} at {}", point.name()))?;
                 killed += usize::from(died);
-                check(&mut victim).with_context(|| format!("after a kill at {} in {verb}", point.name()))?;
+                check(&mut victim)
+                    .with_context(|| format!("after a kill at {} in {verb}", point.name()))?;
                 // Applied completely or not at all.
                 let inventory = inspect(&target.process)?;
                 for found in &inventory.found {
@@ -105,12 +119,19 @@ fn every_failpoint() -> Result<String> {
                             leftovers += 1;
                             true
                         }
-                        FoundState::Retired | FoundState::Contested { .. } | FoundState::Damaged(_) => false,
+                        FoundState::Retired
+                        | FoundState::Contested { .. }
+                        | FoundState::Damaged(_) => false,
                     };
                     ensure!(whole, "after {} in {verb}: {:?}", point.name(), found.state);
                 }
                 // The next upatch finishes it: alternately one that applies again, and one that reverts.
-                if round % 2 == 0 && !inventory.found.iter().any(|found| found.state == FoundState::Applied) {
+                if round % 2 == 0
+                    && !inventory
+                        .found
+                        .iter()
+                        .any(|found| found.state == FoundState::Applied)
+                {
                     let applied = target.apply(ID, Hook::Count)?;
                     eventually(Duration::from_secs(5), || Ok(target.hits(&applied)? > 0))?;
                 }
@@ -118,14 +139,19 @@ fn every_failpoint() -> Result<String> {
                 // What no revert was asked for (a file without a mapping, an arena) goes with the next apply.
                 target.apply(ID, Hook::Count)?;
                 finish(&target)?;
-                target.check_clean().with_context(|| format!("after {} in {verb}", point.name()))?;
+                target
+                    .check_clean()
+                    .with_context(|| format!("after {} in {verb}", point.name()))?;
                 drop(Process::open(pid)?);
                 check(&mut victim)?;
             }
         }
     }
     ensure!(killed > FailPoint::ALL.len(), "only {killed} kills");
-    ensure!(leftovers > 0 && live > 0, "{leftovers} leftovers, {live} live");
+    ensure!(
+        leftovers > 0 && live > 0,
+        "{leftovers} leftovers, {live} live"
+    );
     Ok(format!(
         "{killed} kills at {} failpoints; victim in user code, nanosleep, futex, read, poll, epoll_wait, sigtimedwait: no \
          wrong result; {leftovers} leftovers found and removed, {live} patches were live",

@@ -24,7 +24,11 @@ fn case(name: &'static str, run: fn() -> anyhow::Result<String>) -> Trial {
 
 /// How many times the default a test runs: 10 with `UPATCH_LONG=1`.
 fn scale() -> usize {
-    if std::env::var_os("UPATCH_LONG").is_some_and(|value| value == "1") { 10 } else { 1 }
+    if std::env::var_os("UPATCH_LONG").is_some_and(|value| value == "1") {
+        10
+    } else {
+        1
+    }
 }
 
 fn main() {

@@ -19,7 +19,10 @@ use crate::hook::{Hook, Target};
 use crate::victim::{Ended, eventually};
 
 pub(crate) fn trials() -> Vec<Trial> {
-    vec![crate::case("memcached_100_cycles", memcached), crate::case("redis_100_cycles", redis)]
+    vec![
+        crate::case("memcached_100_cycles", memcached),
+        crate::case("redis_100_cycles", redis),
+    ]
 }
 
 /// One request and the reply that it must get.
@@ -39,11 +42,18 @@ fn memcached_exchange(client: u64, n: u64) -> (Vec<u8>, Vec<u8>) {
 fn redis_exchange(client: u64, n: u64) -> (Vec<u8>, Vec<u8>) {
     let (key, value) = (format!("k{client}"), format!("value-{client}-{}", n & !1));
     if n & 1 == 0 {
-        let request = format!("*3\r\n$3\r\nSET\r\n${}\r\n{key}\r\n${}\r\n{value}\r\n", key.len(), value.len());
+        let request = format!(
+            "*3\r\n$3\r\nSET\r\n${}\r\n{key}\r\n${}\r\n{value}\r\n",
+            key.len(),
+            value.len()
+        );
         (request.into_bytes(), b"+OK\r\n".to_vec())
     } else {
         let request = format!("*2\r\n$3\r\nGET\r\n${}\r\n{key}\r\n", key.len());
-        (request.into_bytes(), format!("${}\r\n{value}\r\n", value.len()).into_bytes())
+        (
+            request.into_bytes(),
+            format!("${}\r\n{value}\r\n", value.len()).into_bytes(),
+        )
     }
 }
 
@@ -56,7 +66,10 @@ struct Load {
 
 impl Load {
     fn start(socket: &Path, clients: u64, exchange: Exchange) -> Result<Self> {
-        let (replies, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let (replies, stop) = (
+            Arc::new(AtomicU64::new(0)),
+            Arc::new(AtomicBool::new(false)),
+        );
         let mut running = Vec::new();
         for client in 0..clients {
             let stream = UnixStream::connect(socket)?;
@@ -73,20 +86,30 @@ impl Load {
                     stream.write_all(&request).context("request failed")?;
                     let mut reply = vec![0; expected.len()];
                     reader.read_exact(&mut reply).context("reply failed")?;
-                    ensure!(reply == expected, "wrong reply {:?}", String::from_utf8_lossy(&reply));
+                    ensure!(
+                        reply == expected,
+                        "wrong reply {:?}",
+                        String::from_utf8_lossy(&reply)
+                    );
                     replies.fetch_add(1, Ordering::Relaxed);
                 }
                 Ok(())
             }));
         }
-        Ok(Self { replies, stop, clients: running })
+        Ok(Self {
+            replies,
+            stop,
+            clients: running,
+        })
     }
 
     /// Ends the load: how many replies came, all of them right.
     fn finish(self) -> Result<u64> {
         self.stop.store(true, Ordering::Relaxed);
         for client in self.clients {
-            client.join().map_err(|_| anyhow::anyhow!("a client panicked"))??;
+            client
+                .join()
+                .map_err(|_| anyhow::anyhow!("a client panicked"))??;
         }
         Ok(self.replies.load(Ordering::Relaxed))
     }
@@ -103,11 +126,23 @@ impl Server {
         let directory = tempfile::tempdir()?;
         let socket = directory.path().join("socket");
         let mut command = Command::new(program);
-        command.args(arguments(&socket)).current_dir(directory.path());
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        command
+            .args(arguments(&socket))
+            .current_dir(directory.path());
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
         let child = Ended(child.with_context(|| format!("starting {program}"))?);
-        eventually(Duration::from_secs(20), || Ok(UnixStream::connect(&socket).is_ok()))?;
-        Ok(Self { child, socket, _directory: directory })
+        eventually(Duration::from_secs(20), || {
+            Ok(UnixStream::connect(&socket).is_ok())
+        })?;
+        Ok(Self {
+            child,
+            socket,
+            _directory: directory,
+        })
     }
 
     fn pid(&self) -> i32 {
@@ -115,15 +150,31 @@ impl Server {
     }
 }
 
-fn hundred_cycles(name: &str, server: &mut Server, target: &Target, exchange: Exchange) -> Result<String> {
+fn hundred_cycles(
+    name: &str,
+    server: &mut Server,
+    target: &Target,
+    exchange: Exchange,
+) -> Result<String> {
     let load = Load::start(&server.socket, 4, exchange)?;
     let mut sum = Sum::default();
     for cycle in 0..100 * crate::scale() {
-        let applied = target.apply("00000006", if cycle % 2 == 0 { Hook::Count } else { Hook::Linger(2000) })?;
+        let applied = target.apply(
+            "00000006",
+            if cycle % 2 == 0 {
+                Hook::Count
+            } else {
+                Hook::Linger(2000)
+            },
+        )?;
         eventually(Duration::from_secs(20), || Ok(target.hits(&applied)? > 20))
             .with_context(|| format!("cycle {cycle}: no hits"))?;
         let (reverted, hits) = target.revert("00000006")?;
-        ensure!(reverted.outcome == RevertOutcome::Clean, "cycle {cycle}: {:?}", reverted.outcome);
+        ensure!(
+            reverted.outcome == RevertOutcome::Clean,
+            "cycle {cycle}: {:?}",
+            reverted.outcome
+        );
         sum.add(&applied.figures, &reverted.figures, hits);
         ensure!(server.child.0.try_wait()?.is_none(), "{name} has ended");
     }
@@ -143,8 +194,13 @@ fn realtime_of_memcached() -> Result<u64> {
     let bytes = std::fs::read("/usr/bin/memcached")?;
     let entry = [0x31, 0xc0, 0x48, 0x85, 0xff, 0x74];
     let compare = [0x48, 0x81, 0xff, 0x00, 0x8d, 0x27, 0x00];
-    let is_it = |code: &[u8]| code.starts_with(&entry) && code[entry.len() + 1..].starts_with(&compare);
-    let mut found = bytes.windows(16).enumerate().filter(|(_, code)| is_it(code)).map(|(at, _)| at as u64);
+    let is_it =
+        |code: &[u8]| code.starts_with(&entry) && code[entry.len() + 1..].starts_with(&compare);
+    let mut found = bytes
+        .windows(16)
+        .enumerate()
+        .filter(|(_, code)| is_it(code))
+        .map(|(at, _)| at as u64);
     let at = found.next().context("no realtime in this memcached")?;
     ensure!(found.next().is_none(), "several candidates for realtime");
     Ok(at)
@@ -154,7 +210,11 @@ fn memcached() -> Result<String> {
     // File offset and stated address are the same in this file's text segment; `resolve` refuses what isn't code.
     let address = realtime_of_memcached()?;
     let mut server = Server::start("memcached", |socket| {
-        ["-u", "root", "-t", "4", "-m", "64", "-s"].into_iter().map(String::from).chain([socket.display().to_string()]).collect()
+        ["-u", "root", "-t", "4", "-m", "64", "-s"]
+            .into_iter()
+            .map(String::from)
+            .chain([socket.display().to_string()])
+            .collect()
     })?;
     let target = Target::open_at(server.pid(), "exe", address)?;
     let figures = hundred_cycles("memcached", &mut server, &target, memcached_exchange)?;
@@ -162,15 +222,30 @@ fn memcached() -> Result<String> {
     stream.write_all(b"version\r\n")?;
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line)?;
-    Ok(format!("memcached {}, 4 threads, realtime(): {figures}", line.trim()))
+    Ok(format!(
+        "memcached {}, 4 threads, realtime(): {figures}",
+        line.trim()
+    ))
 }
 
 fn redis() -> Result<String> {
     let mut server = Server::start("redis-server", |socket| {
-        let words = ["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"];
-        words.into_iter().map(String::from).chain([socket.display().to_string()]).collect()
+        let words = [
+            "--port",
+            "0",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--unixsocket",
+        ];
+        words
+            .into_iter()
+            .map(String::from)
+            .chain([socket.display().to_string()])
+            .collect()
     })?;
-    let target = Target::open(server.pid(), "exe", "lookupCommand")?;
+    let target = Target::open(server.pid(), "exe", "processCommand")?;
     let figures = hundred_cycles("redis", &mut server, &target, redis_exchange)?;
-    Ok(format!("redis-server, lookupCommand(): {figures}"))
+    Ok(format!("redis-server, processCommand(): {figures}"))
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
-use upatch::patching::{FoundState, RevertOutcome};
 use upatch::patching::revert::Retired;
+use upatch::patching::{FoundState, RevertOutcome};
 use upatch::process::{Process, ProcessError};
 
 use crate::cycles::Sum;
@@ -30,7 +30,11 @@ fn cycle(victim: &mut Victim, target: &Target, cycles: usize, n: u64, by: u64) -
         let applied = target.apply("00000002", Hook::Count)?;
         victim.progress(n, by)?;
         let (reverted, hits) = target.revert("00000002")?;
-        ensure!(reverted.outcome == RevertOutcome::Clean, "{:?}", reverted.outcome);
+        ensure!(
+            reverted.outcome == RevertOutcome::Clean,
+            "{:?}",
+            reverted.outcome
+        );
         ensure!(hits > 0, "no hits");
         sum.add(&applied.figures, &reverted.figures, hits);
         victim.progress(n, 1)?;
@@ -64,11 +68,7 @@ fn vfork() -> Result<String> {
     Ok(format!(
         "{} cycles, {} hits, {calls} calls in {children} vfork children, {errors} wrong; in {} cycles a child was stopped \
          too, in {} its parent slept in the kernel; {}",
-        sum.cycles,
-        sum.hits,
-        sum.foreign,
-        sum.parked,
-        stops
+        sum.cycles, sum.hits, sum.foreign, sum.parked, stops
     ))
 }
 
@@ -78,7 +78,10 @@ fn state(pid: i32) -> Result<char> {
 }
 
 fn signal(pid: i32, signal: nix::sys::signal::Signal) -> Result<()> {
-    Ok(nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal)?)
+    Ok(nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(pid),
+        signal,
+    )?)
 }
 
 fn group_stopped() -> Result<String> {
@@ -100,7 +103,10 @@ fn group_stopped() -> Result<String> {
     stopped(victim.pid())?;
     signal(victim.pid(), Signal::SIGCONT)?;
     victim.progress(0, 10)?;
-    Ok(format!("applied and reverted while stopped by SIGSTOP, still stopped after each: {:?}", reverted.outcome))
+    Ok(format!(
+        "applied and reverted while stopped by SIGSTOP, still stopped after each: {:?}",
+        reverted.outcome
+    ))
 }
 
 fn retired() -> Result<String> {
@@ -110,13 +116,25 @@ fn retired() -> Result<String> {
     for _ in 0..10 {
         let applied = target.apply("00000004", Hook::Retiring)?;
         eventually(Duration::from_secs(5), || Ok(target.hits(&applied)? > 0))?;
-        ensure!(place.is_none_or(|place| place == applied.plan.image), "the retired image was not taken up again");
+        ensure!(
+            place.is_none_or(|place| place == applied.plan.image),
+            "the retired image was not taken up again"
+        );
         place = Some(applied.plan.image);
         let (reverted, hits) = target.revert("00000004")?;
-        let expected = RevertOutcome::Retired { why: Retired::CallsApplication };
-        ensure!(reverted.outcome == expected && hits > 0, "{:?}", reverted.outcome);
+        let expected = RevertOutcome::Retired {
+            why: Retired::CallsApplication,
+        };
+        ensure!(
+            reverted.outcome == expected && hits > 0,
+            "{:?}",
+            reverted.outcome
+        );
         let found = target.found("00000004")?;
-        ensure!(found.len() == 1 && found[0].state == FoundState::Retired, "{found:?}");
+        ensure!(
+            found.len() == 1 && found[0].state == FoundState::Retired,
+            "{found:?}"
+        );
         victim.progress(0, 1)?;
     }
     Ok("10 cycles in one retired image, taken up again each time".to_owned())
@@ -132,12 +150,23 @@ fn contested() -> Result<String> {
     eventually(Duration::from_secs(5), || Ok(state(victim.pid())? == 'T'))?;
     target.process.memory().write(applied.plan.at, &[0xcc])?;
     let (reverted, _) = target.revert_found(&live[0])?;
-    ensure!(matches!(reverted.outcome, RevertOutcome::Contested { .. }), "{:?}", reverted.outcome);
+    ensure!(
+        matches!(reverted.outcome, RevertOutcome::Contested { .. }),
+        "{:?}",
+        reverted.outcome
+    );
     let found = target.process.memory().read_vec(applied.plan.at, 1)?;
     ensure!(found == [0xcc], "a contested site was written");
-    target.process.memory().write(applied.plan.at, &applied.plan.new)?;
+    target
+        .process
+        .memory()
+        .write(applied.plan.at, &applied.plan.new)?;
     let (reverted, _) = target.revert("00000005")?;
-    ensure!(reverted.outcome == RevertOutcome::Clean, "{:?}", reverted.outcome);
+    ensure!(
+        reverted.outcome == RevertOutcome::Clean,
+        "{:?}",
+        reverted.outcome
+    );
     signal(victim.pid(), nix::sys::signal::Signal::SIGCONT)?;
     victim.progress(0, 10)?;
     target.check_clean()?;
@@ -151,13 +180,19 @@ fn refused() -> Result<String> {
         let answer = Process::open(tid);
         // A short-lived thread may be gone already.
         ensure!(
-            matches!(answer, Err(ProcessError::NotAProcess { .. } | ProcessError::NotFound(_))),
+            matches!(
+                answer,
+                Err(ProcessError::NotAProcess { .. } | ProcessError::NotFound(_))
+            ),
             "a thread was opened: {answer:?}"
         );
     }
     let kernel_thread = Process::open(2);
     ensure!(
-        matches!(kernel_thread, Err(ProcessError::KernelThread(2) | ProcessError::NotFound(2))),
+        matches!(
+            kernel_thread,
+            Err(ProcessError::KernelThread(2) | ProcessError::NotFound(2))
+        ),
         "{kernel_thread:?}"
     );
     for pid in [0, -1, i32::MAX] {

@@ -49,14 +49,22 @@ impl Victim {
         let file = directory.path().join("statistics");
         std::fs::write(&file, vec![0; 4096])?;
         let mut command = Command::new(program);
-        command.arg(&file).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command
+            .arg(&file)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
         Self::started(command, directory)
     }
 
     fn started(mut command: Command, directory: tempfile::TempDir) -> Result<Self> {
         let mut child = Ended(command.spawn()?);
         let stdout = child.0.stdout.take().context("no output")?;
-        let mut victim = Self { child, stdout: BufReader::new(stdout), directory };
+        let mut victim = Self {
+            child,
+            stdout: BufReader::new(stdout),
+            directory,
+        };
         victim.expect("ready")?;
         Ok(victim)
     }
@@ -65,7 +73,10 @@ impl Victim {
     pub(crate) fn expect(&mut self, wanted: &str) -> Result<()> {
         let mut line = String::new();
         self.stdout.read_line(&mut line)?;
-        ensure!(line.trim() == wanted, "the victim said {line:?}, not {wanted:?}");
+        ensure!(
+            line.trim() == wanted,
+            "the victim said {line:?}, not {wanted:?}"
+        );
         Ok(())
     }
 
@@ -76,7 +87,9 @@ impl Victim {
     /// The ids of its threads.
     pub(crate) fn tasks(&self) -> Result<Vec<i32>> {
         let entries = std::fs::read_dir(format!("/proc/{}/task", self.pid()))?;
-        Ok(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect())
+        Ok(entries
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .collect())
     }
 
     /// The n-th counter of its statistics file.

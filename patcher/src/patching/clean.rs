@@ -10,9 +10,7 @@ use super::record::{RecordState, STATE_OFFSET};
 use super::region::{self, Found, FoundState, Inventory};
 use crate::process::failpoint::{FailPoint, reach};
 use crate::process::remote::RemoteFd;
-use crate::process::{
-    HeldThread, MemoryError, Process, RemoteError, StopFigures, Tracer,
-};
+use crate::process::{HeldThread, MemoryError, Process, RemoteError, StopFigures, Tracer};
 
 /// What is to go.
 #[derive(Debug, Default)]
