@@ -18,8 +18,9 @@ use crate::private;
 
 use Width::{W32, W64};
 
-/// Bytes of a bucket.
-const BUCKET: i32 = (private::WAYS * private::GUARD_BYTES) as i32;
+/// Offset of a bucket's last guard. Loops compare with it and not with the bucket's end, because the machine-code check
+/// knows ranges and not multiples: only so it sees that the last access stays inside.
+const LAST: i32 = ((private::WAYS - 1) * private::GUARD_BYTES) as i32;
 const GUARD: i32 = private::GUARD_BYTES as i32;
 /// 2^64 divided by the golden ratio (Knuth, TAOCP vol. 3 §6.4).
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -56,8 +57,8 @@ pub(super) fn enter(asm: &mut Assembler) {
 
     asm.mov_ri(Gpr::Rcx, 0);
     asm.bind(search);
-    asm.arith_ri(Arith::Cmp, W32, Gpr::Rcx, BUCKET);
-    asm.jcc(Cond::Ae, not_found);
+    asm.arith_ri(Arith::Cmp, W32, Gpr::Rcx, LAST);
+    asm.jcc(Cond::A, not_found);
     asm.arith_rm(Arith::Cmp, W64, Gpr::Rdx, key);
     asm.jcc(Cond::E, found);
     asm.arith_ri(Arith::Add, W32, Gpr::Rcx, GUARD);
@@ -67,8 +68,8 @@ pub(super) fn enter(asm: &mut Assembler) {
     asm.bind(not_found);
     asm.mov_ri(Gpr::Rcx, 0);
     asm.bind(free);
-    asm.arith_ri(Arith::Cmp, W32, Gpr::Rcx, BUCKET);
-    asm.jcc(Cond::Ae, missed);
+    asm.arith_ri(Arith::Cmp, W32, Gpr::Rcx, LAST);
+    asm.jcc(Cond::A, missed);
     asm.cmp_mi(Size::DW, key, 0);
     asm.jcc(Cond::Ne, taken);
     asm.mov_ri(Gpr::Rax, 0);
