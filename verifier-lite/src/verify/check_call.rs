@@ -10,8 +10,8 @@ use super::place::{self, Failure, Place, Want};
 use super::scalar::Scalar;
 use super::state::{MAX_FRAMES, State};
 use super::value::{Region, Value};
-use crate::insn::{Pc, Reg};
-use crate::program::ExternParam;
+use crate::insn::{Pc, Reg, Size};
+use crate::program::{Extern, ExternParam};
 
 /// The largest size that memory is asked to have: 1 GiB.
 const MAX_SIZE: u64 = 1 << 30;
@@ -103,17 +103,20 @@ pub(crate) fn helper_arg(
                 rules.known(state, reg),
             )),
         },
-        Arg::ReadMemory { size } => memory(rules, state, reg, arg_reg(size), false, &what)
-            .and_then(|place| match place {
-                Some((place, length)) => place::check_readable(state, place, length),
-                None => Ok(()),
-            }),
+        Arg::ReadMemory { size } => {
+            memory(rules, state, reg, SizeArg::of_helper(size), false, &what).and_then(|place| {
+                match place {
+                    Some((place, length)) => place::check_readable(state, place, length),
+                    None => Ok(()),
+                }
+            })
+        }
         Arg::WriteMemory { size } => {
-            memory(rules, state, reg, arg_reg(size), true, &what).map(|_| ())
+            memory(rules, state, reg, SizeArg::of_helper(size), true, &what).map(|_| ())
         }
         Arg::Size { zero_ok } => {
             let size = must_be_number(rules, state, reg, &what)?;
-            if !zero_ok && size.wide.umin == 0 {
+            if !zero_ok && size.low.umin == 0 {
                 return Err(Failure::new(
                     describe::reg(reg),
                     format!("{what}, a size, must not be zero"),
@@ -161,12 +164,48 @@ pub(crate) fn helper_arg(
     }
 }
 
+/// The register that holds the size of a memory argument.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SizeArg {
+    pub(crate) reg: Reg,
+    /// The callee's parameter is a u32: the upper half of the register is nothing to it, and may hold anything.
+    pub(crate) narrow: bool,
+}
+
+impl SizeArg {
+    /// The size that a helper sees: the kernel's prototypes have u32 sizes, and our routines read the low half.
+    pub(crate) const fn of_helper(index: u8) -> Self {
+        Self {
+            reg: arg_reg(index),
+            narrow: true,
+        }
+    }
+
+    /// The size that an external function sees, by its parameter.
+    pub(crate) fn of_extern(function: &Extern, index: u8) -> Self {
+        let param = function.params.get(usize::from(index));
+        Self {
+            reg: arg_reg(index),
+            narrow: matches!(param, Some(ExternParam::Scalar { bytes: 4 })),
+        }
+    }
+
+    /// The size as the callee sees it.
+    pub(crate) fn cut(self, length: Scalar) -> Scalar {
+        if self.narrow {
+            length.zero_extend(Size::W)
+        } else {
+            length
+        }
+    }
+}
+
 /// The memory argument in `reg` whose size is in `size`: where it is and how long it may be; `None` if the size is zero.
 pub(crate) fn memory(
     rules: Rules<'_>,
     state: &State,
     reg: Reg,
-    size: Reg,
+    size_arg: SizeArg,
     write: bool,
     what: &str,
 ) -> Result<Option<(Place, i64)>, Failure> {
@@ -186,8 +225,9 @@ pub(crate) fn memory(
         )
         .hint("copy the register to a variable"));
     }
+    let SizeArg { reg: size, .. } = size_arg;
     let length = match state.reg(size) {
-        Value::Number(length, _) => length,
+        Value::Number(length, _) => size_arg.cut(length),
         Value::Uninit => {
             return Err(Failure::new(
                 describe::reg(size),
@@ -292,11 +332,10 @@ pub(crate) fn extern_arg(
     index: u8,
     param: ExternParam,
 ) -> Result<(), Failure> {
-    let name = rules
-        .program
-        .externs()
-        .get(function as usize)
-        .map_or("the function", |function| &function.name);
+    let Some(function) = rules.program.externs().get(function as usize) else {
+        return Ok(());
+    };
+    let name = &function.name;
     let reg = arg_reg(index);
     let what = format!("argument {} of {name}", index + 1);
     let value = state.reg(reg);
@@ -340,7 +379,8 @@ pub(crate) fn extern_arg(
                     Err(null_refused())
                 };
             }
-            match memory(rules, state, reg, arg_reg(size), !readonly, &what)? {
+            let size = SizeArg::of_extern(function, size);
+            match memory(rules, state, reg, size, !readonly, &what)? {
                 Some((place, length)) => place::check_readable(state, place, length),
                 None => Ok(()),
             }

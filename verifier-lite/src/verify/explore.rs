@@ -212,6 +212,9 @@ impl<'a, 't> Explorer<'a, 't> {
                 *reachable = true;
             }
             let next = Pc(pc.0 + insn.slots());
+            if writes_result(insn) {
+                state.result_at = Some(pc);
+            }
             match insn {
                 Insn::Jump { target } => pc = target,
                 Insn::JumpIf {
@@ -461,7 +464,14 @@ impl<'a, 't> Explorer<'a, 't> {
             Obligation::Result
         };
         if let Err(failure) = check(self.rules, state, obligation) {
-            return Err(self.refused(run, node, pc, obligation, failure));
+            // The line that set the result says more than the function's last.
+            return Err(self.refused(
+                run,
+                node,
+                state.result_at.unwrap_or(pc),
+                obligation,
+                failure,
+            ));
         }
         if state.frames.len() == 1 {
             self.record.verdict(pc, self.verdict(state));
@@ -479,6 +489,7 @@ impl<'a, 't> Explorer<'a, 't> {
             return Ok(None);
         }
         after_call(state, result);
+        state.result_at = Some(call);
         Ok(Some(Pc(call.0 + 1)))
     }
 
@@ -542,6 +553,7 @@ impl<'a, 't> Explorer<'a, 't> {
             }
             caller.regs[index] = Value::Uninit;
         }
+        state.result_at = None;
         state.frames.push(Rc::new(frame));
         let chain = state.frames.iter().map(|frame| frame.subprog).collect();
         self.chains.entry(chain).or_insert(call);
@@ -556,7 +568,8 @@ impl<'a, 't> Explorer<'a, 't> {
         pc: Pc,
     ) -> Result<(), Box<Refused>> {
         let count = number(state.reg(Reg::R1));
-        let most = count.wide.umax.min(helpers::MAX_LOOPS);
+        // The kernel's prototype has a u32 count.
+        let most = u64::min(count.low.umax, helpers::MAX_LOOPS);
         let (Value::Callback(target), context) = (state.reg(Reg::R2), state.reg(Reg::R3)) else {
             return Ok(());
         };
@@ -618,6 +631,29 @@ impl<'a, 't> Explorer<'a, 't> {
                 state: &super::trace::Shown::new(self.rules.program, state),
             });
         }
+    }
+}
+
+/// Does the instruction leave something in r0?
+fn writes_result(insn: Insn) -> bool {
+    match insn {
+        Insn::Alu { dst, .. }
+        | Insn::MovSx { dst, .. }
+        | Insn::Neg { dst, .. }
+        | Insn::Endian { dst, .. }
+        | Insn::AddrSpaceCast { dst, .. }
+        | Insn::LdImm64 { dst, .. }
+        | Insn::Load { dst, .. }
+        | Insn::LoadAcquire { dst, .. } => dst == Reg::R0,
+        Insn::Call { .. } => true,
+        Insn::LdImm64Tail
+        | Insn::Store { .. }
+        | Insn::StoreRelease { .. }
+        | Insn::Atomic { .. }
+        | Insn::Jump { .. }
+        | Insn::JumpIf { .. }
+        | Insn::MayGoto { .. }
+        | Insn::Exit => false,
     }
 }
 

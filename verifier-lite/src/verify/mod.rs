@@ -136,6 +136,7 @@ fn entry(program: &Program) -> State {
     State {
         frames: vec![Rc::new(frame)],
         ax_written: false,
+        result_at: None,
     }
 }
 

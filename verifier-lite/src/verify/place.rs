@@ -144,7 +144,12 @@ impl Want {
             )
         };
         // Where the pointer may lead anywhere, there is no place to name.
-        let anywhere = offset.wide.smin < -i64::from(i32::MAX);
+        let anywhere = match region {
+            Region::Stack { .. } => offset.as_constant().is_none() && offset.wide.smin < -FRAME,
+            Region::Ctx | Region::Data { .. } | Region::Arena | Region::Memory => {
+                offset.wide.smin < -i64::from(i32::MAX)
+            }
+        };
         let subject = if anywhere {
             describe::reg(self.reg)
         } else {

@@ -47,6 +47,8 @@ pub(crate) struct State {
     pub(crate) frames: Vec<Rc<Frame>>,
     /// Was ctx->ax written on every path here?
     pub(crate) ax_written: bool,
+    /// Where r0 was set, for rejections only.
+    pub(crate) result_at: Option<Pc>,
 }
 
 impl State {
@@ -116,7 +118,7 @@ impl State {
         possible
     }
 
-    /// Is there a pointer into frame `frame` or a later one outside of them, or in r0?
+    /// Are the same functions active, called from the same places?
     pub(crate) fn is_same_shape(&self, other: &Self) -> bool {
         self.frames.len() == other.frames.len()
             && self.frames.iter().zip(&other.frames).all(|(a, b)| {
@@ -226,6 +228,7 @@ impl State {
         Self {
             frames,
             ax_written: self.ax_written && newer.ax_written,
+            result_at: None,
         }
     }
 }

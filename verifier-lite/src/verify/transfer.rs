@@ -7,7 +7,7 @@ use upatch_abi::ctx::CtxField;
 use upatch_abi::helpers::{Arg, Helper, Ret};
 
 use super::check::Rules;
-use super::check_call;
+use super::check_call::{self, SizeArg};
 use super::obligations::{arg_reg, fetches};
 use super::place::{self, Place, Want};
 use super::record::Record;
@@ -409,14 +409,17 @@ impl Step<'_> {
             Ret::Scalar => Scalar::TOP,
             Ret::Range { min, max } => Scalar::signed(min, max),
             Ret::ErrnoOrSize(index) => {
-                let most = number(state.reg(arg_reg(index))).wide.umax;
+                let most = SizeArg::of_helper(index)
+                    .cut(number(state.reg(arg_reg(index))))
+                    .wide
+                    .umax;
                 Scalar::signed(-4095, i64::try_from(most).unwrap_or(i64::MAX))
             }
         };
         for (index, arg) in (0u8..).zip(helper.args) {
             if let Arg::ReadMemory { size } | Arg::WriteMemory { size } = arg {
                 let writes = matches!(arg, Arg::WriteMemory { .. });
-                self.memory_argument(state, arg_reg(index), arg_reg(*size), writes);
+                self.memory_argument(state, arg_reg(index), SizeArg::of_helper(*size), writes);
             }
         }
         after_call(state, Value::number(result));
@@ -428,7 +431,8 @@ impl Step<'_> {
             if let ExternParam::SizedMemory { size, readonly, .. } = param
                 && matches!(state.reg(arg_reg(index)), Value::Pointer(..))
             {
-                self.memory_argument(state, arg_reg(index), arg_reg(*size), !readonly);
+                let size = SizeArg::of_extern(function, *size);
+                self.memory_argument(state, arg_reg(index), size, !readonly);
             }
         }
         let result = match function.ret {
@@ -452,8 +456,8 @@ impl Step<'_> {
     }
 
     /// Marks what a callee does with memory that is passed to it.
-    fn memory_argument(&mut self, state: &mut State, reg: Reg, size: Reg, writes: bool) {
-        let length = number(state.reg(size)).wide;
+    fn memory_argument(&mut self, state: &mut State, reg: Reg, size: SizeArg, writes: bool) {
+        let length = size.cut(number(state.reg(size.reg))).wide;
         let Ok(Some((Place::Stack(frame, span), longest))) =
             check_call::memory(self.rules, state, reg, size, writes, "")
         else {
