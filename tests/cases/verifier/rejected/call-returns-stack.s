@@ -8,6 +8,6 @@
     exit
 f:
     mov %r0, %r10
-    add %r0, -8
+    add %r0, -8                  # HERE
 +    sub %r0, %r10
-    exit                          # HERE
+    exit

@@ -11,6 +11,6 @@
     mov %r0, 0
     exit
 body:
-    mov %r0, %r1
+    mov %r0, %r1                 # HERE
 +    and %r0, 1
-    exit                          # HERE
+    exit

@@ -3,7 +3,7 @@
 # must: ctx->ax must be written
 # known: not written on this path
 .kind patch
-    mov %r0, 1
+    mov %r0, 1                   # HERE
 -    stw [%r1+84], 7
 +    stw [%r1+80], 7
-    exit                          # HERE
+    exit

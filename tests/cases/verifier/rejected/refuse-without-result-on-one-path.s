@@ -9,5 +9,5 @@
     jgt %r2, 100, refuse
     stxdw [%r1+80], %r3
 refuse:
-    mov %r0, 1
-    exit                          # HERE
+    mov %r0, 1                   # HERE
+    exit

@@ -5,5 +5,5 @@
 .kind patch
     mov %r0, 0
 +    stxdw [%r1+80], %r0
-    mov %r0, 1
-    exit                          # HERE
+    mov %r0, 1                   # HERE
+    exit

@@ -5,6 +5,6 @@
 .kind patch_offset
     mov %r2, 0
     stxdw [%r1+80], %r2
--    mov %r0, 1
+-    mov %r0, 1                  # HERE
 +    mov %r0, 0
-    exit                          # HERE
+    exit

@@ -4,8 +4,8 @@
 # known: r0 is the number -14
 # hint: upatch_return(ctx, value)
 .kind patch
--    mov %r0, -14
+-    mov %r0, -14                # HERE
 +    mov %r2, -14
 +    stxdw [%r1+80], %r2
 +    mov %r0, 1
-    exit                          # HERE
+    exit

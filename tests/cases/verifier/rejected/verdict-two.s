@@ -3,6 +3,6 @@
 # must: UPATCH_CONTINUE (0) or UPATCH_RETURN (1)
 # known: r0 is the number 2
 .kind patch
--    mov %r0, 2
+-    mov %r0, 2                  # HERE
 +    mov %r0, 0
-    exit                          # HERE
+    exit
