@@ -314,7 +314,7 @@ impl Surroundings {
         let written = candidate.patch.as_ref().map_or(GprSet::EMPTY, |patch| patch.writes);
         let lost = match left {
             Left::Continue => candidate.site.free.minus(written),
-            Left::Return => candidate.site.free.minus(GprSet(0b101)),
+            Left::Return => candidate.site.free.minus(written.intersection(GprSet(0b101))),
         };
         let except: Vec<u8> = lost.iter().map(upatch_jit::Gpr::number).collect();
         let mut wrong = wanted.differences(after, &except);
