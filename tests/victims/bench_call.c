@@ -28,7 +28,7 @@
 
 #define DECLARE(name) FUNCTION(bench_##name)
 CASES(DECLARE)
-FUNCTION_AT(bench_uprobe_nop5, "nopl 0(%rax,%rax)")
+FUNCTION_AT(bench_uprobe_nop5, ".byte 0x0f, 0x1f, 0x44, 0, 0")
 FUNCTION_AT(bench_uprobe_int3, "nop")
 
 uint64_t hand_count, hand_atomic, hand_clamped, hand_refused;
