@@ -120,6 +120,7 @@ fn image_of(case: &Case, bytes: Vec<u8>) -> (TrampolineImage, CheckPolicy) {
         may_write: registers(case.key("write")),
         flags_free: case.key("flags").is_none(),
         externs: if calls { vec![EXTERN] } else { Vec::new() },
+        errno_location: case.key("errno").map(|_| EXTERN),
         arena: ARENA,
         private: PRIVATE,
         syscalls: case.key("syscalls").map_or(Vec::new(), |list| {

@@ -69,6 +69,9 @@ pub fn policy(
         may_write: GprSet(patch.writes.0),
         flags_free: liveness.flags_free,
         externs: externs.to_vec(),
+        errno_location: std::iter::zip(&patch.extern_names, externs)
+            .find(|(name, _)| *name == "__errno_location")
+            .map(|(_, at)| *at),
         arena: placement.arena,
         private: AvmaRange::new(placement.private.start, patch.private_bytes),
         syscalls: patch.syscalls.iter().copied().collect(),

@@ -6,7 +6,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory};
+use iced_x86::{
+    Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic,
+};
 
 use super::memory::Memory;
 use super::state::State;
@@ -20,6 +22,8 @@ use crate::relocate;
 const MAX_STEPS: u32 = 400_000;
 /// Visits after which a join widens.
 const WIDEN_AFTER: u32 = 3;
+/// Bounds that widening tries before it gives a range up.
+const MAX_BOUNDS: usize = 64;
 
 /// Identifies the chain of calls that leads to a subroutine; 0 is the hook itself.
 type CallPath = usize;
@@ -41,6 +45,8 @@ struct Explorer<'a> {
     path_numbers: HashMap<(CallPath, u64, u64), CallPath>,
     /// Length of each instruction that was reached, by address.
     reached: BTreeMap<u64, u64>,
+    /// Where widening stops first, ascending: around the constants that the code compares with.
+    bounds: Vec<u64>,
 }
 
 /// Follows all paths of the image.
@@ -58,6 +64,7 @@ pub(crate) fn explore(memory: Memory<'_>) -> Result<(), CheckFailure> {
         paths: vec![root],
         path_numbers: HashMap::new(),
         reached: BTreeMap::new(),
+        bounds: bounds(memory),
     };
     explorer.arrive(0, memory.image.at.0, State::entry(), false);
     let mut steps = 0;
@@ -65,6 +72,33 @@ pub(crate) fn explore(memory: Memory<'_>) -> Result<(), CheckFailure> {
         explorer.follow(path, at, &mut steps)?;
     }
     Ok(())
+}
+
+/// The constants that the hook's code compares with, and their predecessors: between them a counting loop's range settles.
+///
+/// A plain sweep: what it misreads, or finds in bytes that are never executed, costs precision or time, nothing else.
+fn bounds(memory: Memory<'_>) -> Vec<u64> {
+    let code = memory.image.code;
+    let len = usize::try_from(code.len())
+        .unwrap_or(0)
+        .min(memory.image.bytes.len());
+    let decoder = Decoder::with_ip(
+        64,
+        &memory.image.bytes[..len],
+        code.start.0,
+        DecoderOptions::NONE,
+    );
+    let mut bounds: Vec<u64> = decoder
+        .into_iter()
+        .filter(|insn| insn.mnemonic() == Mnemonic::Cmp && insn.op_count() == 2)
+        .filter_map(|insn| insn.try_immediate(1).ok())
+        .filter(|constant| (1..=0xffff_ffff).contains(constant))
+        .flat_map(|constant| [constant - 1, constant])
+        .collect();
+    bounds.sort_unstable();
+    bounds.dedup();
+    bounds.truncate(MAX_BOUNDS);
+    bounds
 }
 
 impl Explorer<'_> {
@@ -76,7 +110,8 @@ impl Explorer<'_> {
                 self.known.insert((path, at), (state, 0));
             }
             Some((known, visits)) => {
-                let Some(joined) = known.join(&state, backwards && *visits >= WIDEN_AFTER) else {
+                let widen = (backwards && *visits >= WIDEN_AFTER).then_some(&*self.bounds);
+                let Some(joined) = known.join(&state, widen) else {
                     return;
                 };
                 *known = joined;

@@ -13,6 +13,9 @@ use crate::displace::text_of;
 use crate::function::SiteKind;
 use crate::image::TrampolineImage;
 
+/// Bytes of `errno`.
+const ERRNO_BYTES: u64 = 4;
+
 /// Where an access goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Place {
@@ -86,13 +89,17 @@ impl Memory<'_> {
         match address {
             Value::Stack(anchor, low, high) => self.frame(state, anchor, low, high, size, access),
             Value::Num(low, high) => self.absolute(low, high, size, access),
-            Value::Entry(_) | Value::Return(_) | Value::Flags(_) | Value::SignOfRax(_) => {
-                Err(Problem::Memory {
-                    access: word(access),
-                    address: address.to_string(),
-                    size,
-                })
-            }
+            // An int (errno(3)): nothing else lies there that a hook may touch.
+            Value::Errno if size == ERRNO_BYTES => Ok(Place::Elsewhere(None)),
+            Value::Entry(_)
+            | Value::Return(_)
+            | Value::Flags(_)
+            | Value::SignOfRax(_)
+            | Value::Errno => Err(Problem::Memory {
+                access: word(access),
+                address: address.to_string(),
+                size,
+            }),
         }
     }
 

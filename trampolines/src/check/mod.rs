@@ -56,6 +56,8 @@ pub struct CheckPolicy {
     pub flags_free: bool,
     /// Functions of the application that may be called.
     pub externs: Vec<Avma>,
+    /// The one of them that is the C library's `__errno_location`, whose result may be written through.
+    pub errno_location: Option<Avma>,
     /// Shared memory that may be read and written. May be empty.
     pub arena: AvmaRange,
     /// The image's private data, that may be read and written. May be empty.
@@ -87,6 +89,7 @@ impl CheckPolicy {
             may_write: GprSet::EMPTY,
             flags_free: true,
             externs: Vec::new(),
+            errno_location: None,
             arena: NOWHERE,
             private: NOWHERE,
             syscalls: Vec::new(),

@@ -84,7 +84,8 @@ impl State {
             | Value::Stack(..)
             | Value::Return(_)
             | Value::Flags(_)
-            | Value::SignOfRax(_) => value,
+            | Value::SignOfRax(_)
+            | Value::Errno => value,
         }
     }
 
@@ -113,7 +114,11 @@ impl State {
         match self.reg(number) {
             Value::Entry(entry) => self.shown[usize::from(entry & 15)] = (low, high),
             Value::Num(..) => self.regs[usize::from(number & 15)] = Value::Num(low, high),
-            Value::Stack(..) | Value::Return(_) | Value::Flags(_) | Value::SignOfRax(_) => {}
+            Value::Stack(..)
+            | Value::Return(_)
+            | Value::Flags(_)
+            | Value::SignOfRax(_)
+            | Value::Errno => {}
         }
     }
 
@@ -126,7 +131,8 @@ impl State {
             | Value::Stack(..)
             | Value::Return(_)
             | Value::Flags(_)
-            | Value::SignOfRax(_) => None,
+            | Value::SignOfRax(_)
+            | Value::Errno => None,
         }
     }
 
@@ -265,7 +271,7 @@ impl State {
     }
 
     /// What is true in both states; `None` if that is `self`.
-    pub(crate) fn join(&self, new: &Self, widen: bool) -> Option<Self> {
+    pub(crate) fn join(&self, new: &Self, widen: Option<&[u64]>) -> Option<Self> {
         let mut joined = self.clone();
         for (value, other) in joined.regs.iter_mut().zip(&new.regs) {
             *value = value.join(*other, widen);
@@ -273,7 +279,7 @@ impl State {
         for (shown, other) in joined.shown.iter_mut().zip(&new.shown) {
             // Only a comparison narrows these, so each join can only lose; to lose all at once keeps loops short.
             if shown != other {
-                *shown = if widen {
+                *shown = if widen.is_some() {
                     (0, u64::MAX)
                 } else {
                     (shown.0.min(other.0), shown.1.max(other.1))

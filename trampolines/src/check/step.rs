@@ -11,6 +11,7 @@ use super::memory::Memory;
 use super::state::{RAX, RBP, RCX, RSP, State};
 use super::syscall;
 use super::value::{Anchor, Kept, Value};
+use crate::address::Avma;
 use crate::fragment::GprSet;
 
 /// Where control goes next.
@@ -110,6 +111,11 @@ impl Machine<'_> {
             return Err(Problem::NotAllowed);
         }
         let target = self.operand_of(0)?;
+        let errno = self.memory.policy.errno_location;
+        let result = match target.as_constant() {
+            Some(target) if errno == Some(Avma(target)) => Value::Errno,
+            Some(_) | None => Value::TOP,
+        };
         let allowed = |target: u64| {
             self.memory
                 .policy
@@ -145,6 +151,7 @@ impl Machine<'_> {
         for number in GprSet::CALLER_SAVED.iter() {
             self.state.set(number, Value::TOP);
         }
+        self.state.set(RAX, result);
         self.state.flags = Kept::Changed;
         self.state.compared = None;
         self.state.vectors = Kept::Changed;
@@ -164,7 +171,8 @@ impl Machine<'_> {
             | Value::Entry(_)
             | Value::Stack(..)
             | Value::Flags(_)
-            | Value::SignOfRax(_)) => Err(Problem::ReturnAddress {
+            | Value::SignOfRax(_)
+            | Value::Errno) => Err(Problem::ReturnAddress {
                 known: value.to_string(),
             }),
         }

@@ -36,6 +36,8 @@ pub(crate) enum Value {
     Flags(Kept),
     /// The sign of rax's lowest bits (this many), spread over the word: what `cqo` and `cdq` leave in rdx.
     SignOfRax(u32),
+    /// The address of the calling thread's `errno`, as the C library's `__errno_location` returned it.
+    Errno,
 }
 
 impl Value {
@@ -57,7 +59,8 @@ impl Value {
             | Self::Stack(..)
             | Self::Return(_)
             | Self::Flags(_)
-            | Self::SignOfRax(_) => None,
+            | Self::SignOfRax(_)
+            | Self::Errno => None,
         }
     }
 
@@ -69,7 +72,8 @@ impl Value {
             | Self::Stack(..)
             | Self::Return(_)
             | Self::Flags(_)
-            | Self::SignOfRax(_) => (0, u64::MAX),
+            | Self::SignOfRax(_)
+            | Self::Errno => (0, u64::MAX),
         }
     }
 
@@ -86,7 +90,8 @@ impl Value {
             | Self::Stack(..)
             | Self::Return(_)
             | Self::Flags(_)
-            | Self::SignOfRax(_) => Self::below_bits(bits),
+            | Self::SignOfRax(_)
+            | Self::Errno => Self::below_bits(bits),
         }
     }
 
@@ -106,7 +111,8 @@ impl Value {
             | Self::Stack(..)
             | Self::Return(_)
             | Self::Flags(_)
-            | Self::SignOfRax(_) => Self::TOP,
+            | Self::SignOfRax(_)
+            | Self::Errno => Self::TOP,
         }
     }
 
@@ -134,6 +140,7 @@ impl Value {
                     high.checked_add(d as i64),
                 )
             }
+            (Self::Errno, Self::Num(0, 0)) | (Self::Num(0, 0), Self::Errno) => Self::Errno,
             _ => Self::TOP,
         }
     }
@@ -214,27 +221,31 @@ impl Value {
         }
     }
 
-    /// What is true of both. With `widen`, a range that grew jumps to the next of a few bounds, so that loops settle.
-    pub(crate) fn join(self, new: Self, widen: bool) -> Self {
+    /// What is true of both. With `widen`, a range that grew jumps to the next of these bounds (ascending) or of a few
+    /// fixed ones, so that loops settle.
+    pub(crate) fn join(self, new: Self, widen: Option<&[u64]>) -> Self {
         match (self, new) {
             _ if self == new => self,
             (Self::Num(a, b), Self::Num(c, d)) => {
-                let low = if c < a && widen { 0 } else { a.min(c) };
-                let high = if d > b && widen {
-                    mask(64 - d.leading_zeros()).max(0xffff_ffff)
+                let low = if c < a && widen.is_some() {
+                    0
                 } else {
-                    b.max(d)
+                    a.min(c)
                 };
-                Self::Num(
-                    low,
-                    if widen && high > 0xffff_ffff {
-                        u64::MAX
-                    } else {
-                        high
-                    },
-                )
+                let high = match widen {
+                    Some(bounds) if d > b => bounds
+                        .iter()
+                        .copied()
+                        .chain([0xffff_ffff])
+                        .find(|bound| *bound >= d)
+                        .unwrap_or(u64::MAX),
+                    Some(_) | None => b.max(d),
+                };
+                Self::Num(low, high)
             }
-            (Self::Stack(anchor, a, b), Self::Stack(other, c, d)) if anchor == other && !widen => {
+            (Self::Stack(anchor, a, b), Self::Stack(other, c, d))
+                if anchor == other && widen.is_none() =>
+            {
                 Self::Stack(anchor, a.min(c), b.max(d))
             }
             _ => Self::TOP,
@@ -281,6 +292,7 @@ impl std::fmt::Display for Value {
             Self::Return(at) => write!(f, "return address {at:#x}"),
             Self::Flags(_) => f.write_str("saved flags"),
             Self::SignOfRax(_) => f.write_str("the sign of rax"),
+            Self::Errno => f.write_str("errno's address"),
         }
     }
 }
