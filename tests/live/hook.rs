@@ -134,7 +134,17 @@ impl Target {
             info: serde_json::json!({"function": self.site.function()}),
         };
         let prepared = patching::prepare(&self.process, &request)?;
-        Ok(patching::apply(prepared)?)
+        let applied = patching::apply(prepared)?;
+        let maps = self.process.maps()?;
+        let open = maps
+            .iter()
+            .find(|mapping| mapping.perms.write && mapping.perms.exec);
+        ensure!(open.is_none(), "writable and executable: {open:?}");
+        ensure!(
+            patching::inspect(&self.process)?.descriptors.is_empty(),
+            "a descriptor was left open"
+        );
+        Ok(applied)
     }
 
     /// Hits so far of a live patch.

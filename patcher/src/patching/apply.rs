@@ -182,7 +182,7 @@ fn poke_in(
     figures: &mut PokeFigures,
 ) -> Result<(), ApplyError> {
     for attempt in 1.. {
-        let tried = Tracer::session(|tracer| -> Result<Option<Busy>, ApplyError> {
+        let tried = Tracer::session(|tracer| -> Result<Option<Box<Busy>>, ApplyError> {
             let mut stopped = StoppedProcess::stop(tracer, process)?;
             let mut ranges = vec![interior(plan)];
             ranges.extend(chores.ranges());
@@ -204,7 +204,7 @@ fn poke_in(
         });
         match tried? {
             None => return Ok(()),
-            Some(busy) if attempt >= ATTEMPTS => return Err(ApplyError::Busy(Box::new(busy))),
+            Some(busy) if attempt >= ATTEMPTS => return Err(ApplyError::Busy(busy)),
             Some(_) => pause(attempt),
         }
     }

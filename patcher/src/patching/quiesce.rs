@@ -171,7 +171,7 @@ impl<'t> StoppedProcess<'t> {
     ///
     /// # Errors
     /// [`Busy`], with the plan.
-    pub fn quiesce(&mut self, plan: PokePlan) -> Result<Quiescent<'_, 't>, Busy> {
+    pub fn quiesce(&mut self, plan: PokePlan) -> Result<Quiescent<'_, 't>, Box<Busy>> {
         let (uses, _) = survey(self, &[interior(&plan)]);
         let used = uses.into_iter().next().unwrap_or_default();
         self.quiesce_surveyed(plan, &used)
@@ -182,7 +182,7 @@ impl<'t> StoppedProcess<'t> {
         &mut self,
         plan: PokePlan,
         used: &RangeUse,
-    ) -> Result<Quiescent<'_, 't>, Busy> {
+    ) -> Result<Quiescent<'_, 't>, Box<Busy>> {
         let mut blockers: Vec<Blocker> = used
             .words
             .iter()
@@ -212,7 +212,7 @@ impl<'t> StoppedProcess<'t> {
                 direction: Direction::Enter,
             })
         } else {
-            Err(Busy { plan, blockers })
+            Err(Box::new(Busy { plan, blockers }))
         }
     }
 

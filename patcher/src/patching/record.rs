@@ -280,7 +280,7 @@ mod tests {
     #[test]
     fn every_damage_is_an_answer() {
         let bytes = record().encode(RecordState::Placed);
-        assert_eq!(Record::decode(&vec![0; 200]), Err(RecordError::Absent));
+        assert_eq!(Record::decode(&[0; 200]), Err(RecordError::Absent));
         for end in 0..bytes.len() {
             assert!(Record::decode(&bytes[..end]).is_err());
         }

@@ -24,6 +24,8 @@ use super::tracer::{StopGuard, Tracer};
 const PATIENCE: Duration = Duration::from_millis(50);
 /// How long a thread may stay in a state that we don't touch (an rseq critical section, too little stack).
 const SETTLE: Duration = Duration::from_millis(300);
+/// After this time the thread runs again for a moment, before the next call.
+const LONGEST_HOLD: Duration = Duration::from_millis(300);
 /// A call that takes longer than this queues for a processor: it takes ten microseconds by itself.
 const CROWDED: Duration = Duration::from_micros(500);
 /// 64-bit user code segment; arch/x86/include/asm/segment.h.
@@ -119,7 +121,8 @@ pub struct HeldThread<'t> {
     crowded: bool,
     /// Everybody else, stopped because of that.
     others: Option<StoppedProcess<'t>>,
-    _guard: StopGuard<'t>,
+    since: Instant,
+    guard: Option<StopGuard<'t>>,
 }
 
 impl<'t> HeldThread<'t> {
@@ -197,7 +200,8 @@ impl<'t> HeldThread<'t> {
             released: false,
             crowded: false,
             others: None,
-            _guard: guard,
+            since: Instant::now(),
+            guard: Some(guard),
         };
         match held.come_to_rest(None) {
             Ok(()) => {}
@@ -300,6 +304,11 @@ impl<'t> HeldThread<'t> {
         number: i64,
         args: [Arg<'_>; 6],
     ) -> Result<u64, RemoteError> {
+        if self.since.elapsed() > LONGEST_HOLD {
+            self.let_go()?;
+            drop(self.others.take());
+            *self = Self::hold(self.tracer, self.process)?;
+        }
         self.make_room();
         let began = Instant::now();
         for _ in 0..100 {
@@ -427,7 +436,9 @@ impl<'t> HeldThread<'t> {
         if self.wrote_stub {
             self.stub.erase(self.process.memory())?;
         }
-        self.trace(sys::detach(self.tid, signal))
+        self.trace(sys::detach(self.tid, signal))?;
+        self.guard = None;
+        Ok(())
     }
 }
 

@@ -116,6 +116,8 @@ pub struct StoppedProcess<'t> {
     /// A task that the session holds in another way.
     except: Option<i32>,
     born: usize,
+    /// Forked children that were born traced; they have nothing to do with us.
+    strangers: Vec<i32>,
     began: Instant,
     ended: Option<Duration>,
     // Dropped in this order, after `drop` has resumed everybody.
@@ -160,6 +162,7 @@ impl<'t> StoppedProcess<'t> {
             maps: process.maps()?,
             except,
             born: 0,
+            strangers: Vec::new(),
             began: Instant::now(),
             ended: None,
             _guard: None,
@@ -353,7 +356,8 @@ impl<'t> StoppedProcess<'t> {
         }
     }
 
-    /// A task was born of one that we hold. If it has memory of its own, it is let go.
+    /// A task was born of one that we hold. If it has memory of its own, it is let go with the others: until then it
+    /// stands before its first instruction.
     fn take_in(&mut self, born: i32) {
         if self.tasks.contains_key(&born) {
             return;
@@ -369,10 +373,8 @@ impl<'t> StoppedProcess<'t> {
                     standing: Standing::Pending,
                 },
             );
-        } else if let Ok(Some(Stop::Interrupt | Stop::Group(_) | Stop::Other)) =
-            tracee::stop_by(born, Instant::now() + Duration::from_millis(100))
-        {
-            let _ = sys::detach(born, 0);
+        } else {
+            self.strangers.push(born);
         }
     }
 
@@ -512,6 +514,11 @@ impl<'t> StoppedProcess<'t> {
                         let _ = sys::detach(tid, signal);
                     }
                 }
+            }
+        }
+        for &tid in &self.strangers {
+            if let Ok(Some(_)) = tracee::stop_now(tid) {
+                let _ = sys::detach(tid, 0);
             }
         }
         self.ended = Some(self.began.elapsed());
