@@ -55,10 +55,10 @@ int main(void)
 {
     setvbuf(stdout, NULL, _IOLBF, 0);
     puts("ready");
-    char line[256], to[100], from[100];
+    char line[1024], to[300], from[300];
     while (fgets(line, sizeof line, stdin)) {
         line[strcspn(line, "\n")] = 0;
-        if (sscanf(line, "iconv %99s %99s", to, from) == 2) {
+        if (sscanf(line, "iconv %299s %299s", to, from) == 2) {
             try_iconv(to, from);
         } else if (!strcmp(line, "convert")) {
             convert();
