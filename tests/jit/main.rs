@@ -1,6 +1,9 @@
 //! Compiled code in this process: compared with the interpreter on generated programs, and with its contract on every
 //! helper: all registers, flags and vector state as they were.
 
+mod application;
+mod ctx;
 mod generated;
 mod helpers;
-mod support;
+mod rig;
+mod user_memory;
