@@ -3,6 +3,7 @@
 use upatch_abi::ctx::CtxField;
 
 use super::check_call;
+use super::check_exit;
 use super::describe;
 use super::obligations::{AccessKind, Obligation};
 use super::place::{self, Failure, Place, Want};
@@ -81,9 +82,9 @@ pub(crate) fn check(
             param,
         } => check_call::extern_arg(rules, state, function, index, param),
         Obligation::CallChain(target) => check_call::chain(rules, state, target),
-        Obligation::Verdict => verdict(rules, state),
-        Obligation::Result => result(rules, state),
-        Obligation::CallbackResult => callback_result(rules, state),
+        Obligation::Verdict => check_exit::verdict(rules, state),
+        Obligation::Result => check_exit::result(rules, state),
+        Obligation::CallbackResult => check_exit::callback_result(rules, state),
         Obligation::Writable(_)
         | Obligation::Terminates
         | Obligation::Steps
@@ -93,7 +94,7 @@ pub(crate) fn check(
     }
 }
 
-fn initialised(rules: Rules<'_>, state: &State, reg: Reg) -> Result<(), Failure> {
+pub(crate) fn initialised(rules: Rules<'_>, state: &State, reg: Reg) -> Result<(), Failure> {
     if state.reg(reg) != Value::Uninit {
         return Ok(());
     }
@@ -296,20 +297,19 @@ fn access(
         reg: base,
         off: i64::from(off),
         length,
-        write: kind != AccessKind::Read,
+        write: kind.writes(),
     };
-    // A load with acquire semantics only reads; whether memory may be written is the store's question.
     let place = place::resolve(rules.program, state, want)?;
     if let Place::Ctx(at) = place {
         return ctx_access(rules, kind, at);
     }
-    if kind == AccessKind::Atomic {
+    if !matches!(kind, AccessKind::Read | AccessKind::Write) {
         aligned(rules, state, base, off, size)?;
     }
-    if kind == AccessKind::Write {
+    if !kind.reads() {
         return Ok(());
     }
-    if let (Place::Stack(frame, span), AccessKind::Read) = (place, kind)
+    if let (Place::Stack(frame, span), AccessKind::Read | AccessKind::Acquire) = (place, kind)
         && let Some(at) = span.exact()
     {
         let stack = &state.frame_at(frame).stack;
@@ -356,7 +356,7 @@ fn ctx_access(rules: Rules<'_>, kind: AccessKind, at: u16) -> Result<(), Failure
                 failure
             })
         }
-        AccessKind::Atomic => Err(Failure::new(
+        AccessKind::Atomic | AccessKind::Acquire | AccessKind::Release => Err(Failure::new(
             name.clone(),
             "ctx must be read and written by plain loads and stores",
             format!("{name} is accessed atomically"),
@@ -438,72 +438,6 @@ fn storable(
                 )),
                 Value::Pointer(..) | Value::Callback(_) | Value::Number(..) | Value::Uninit => Ok(()),
             }
-        }
-    }
-}
-
-fn verdict(rules: Rules<'_>, state: &State) -> Result<(), Failure> {
-    initialised(rules, state, Reg::R0)?;
-    let value = state.reg(Reg::R0);
-    let fail = |must: &str| Failure::new("r0", must, rules.known(state, Reg::R0));
-    let Value::Number(result, _) = value else {
-        return Err(fail("the program's result must be a number"));
-    };
-    match rules.program.kind() {
-        ProgramKind::Probe | ProgramKind::Memory { .. } => Ok(()),
-        ProgramKind::PatchEntry => {
-            if result.wide.umax > 1 {
-                return Err(fail(
-                    "a patch must return UPATCH_CONTINUE (0) or UPATCH_RETURN (1)",
-                )
-                .hint("the function's own result goes to ctx->ax: return upatch_return(ctx, value);"));
-            }
-            if result.wide.umax == 1 && !state.ax_written {
-                return Err(Failure::new(
-                    "ctx->ax",
-                    "ctx->ax must be written on every path that returns UPATCH_RETURN",
-                    "ctx->ax was not written on this path",
-                )
-                .hint("return upatch_return(ctx, value), or UPATCH_RETURN_VOID(ctx) if the function has no result"));
-            }
-            Ok(())
-        }
-        ProgramKind::PatchOffset => {
-            if result.wide.umax > 0 {
-                return Err(
-                    fail("a patch inside a function must return UPATCH_CONTINUE (0)")
-                        .hint("only a patch at a function's entry can refuse the call"),
-                );
-            }
-            Ok(())
-        }
-    }
-}
-
-fn result(rules: Rules<'_>, state: &State) -> Result<(), Failure> {
-    let Value::Pointer(Region::Stack { frame }, _) = state.reg(Reg::R0) else {
-        return Ok(());
-    };
-    if frame < state.top() {
-        return Ok(());
-    }
-    Err(Failure::new(
-        "r0",
-        "a function must not return a pointer into its own stack",
-        rules.known(state, Reg::R0),
-    ))
-}
-
-fn callback_result(rules: Rules<'_>, state: &State) -> Result<(), Failure> {
-    initialised(rules, state, Reg::R0)?;
-    match state.reg(Reg::R0) {
-        Value::Number(result, _) if result.wide.umax <= 1 => Ok(()),
-        Value::Number(..) | Value::Pointer(..) | Value::Callback(_) | Value::Uninit => {
-            Err(Failure::new(
-                "r0",
-                "a callback must return 0 (go on) or 1 (stop)",
-                rules.known(state, Reg::R0),
-            ))
         }
     }
 }

@@ -117,8 +117,7 @@ fn pointer(program: &Program, region: Region, offset: Scalar) -> String {
                 .arena()
                 .globals
                 .iter()
-                .filter(|global| i64::try_from(global.offset).is_ok_and(|start| start <= low))
-                .next_back();
+                .rfind(|global| i64::try_from(global.offset).is_ok_and(|start| start <= low));
             match start {
                 Some(global) => (global.name.clone(), global.offset as i64),
                 None => ("arena".to_owned(), 0),

@@ -8,11 +8,13 @@
 //!
 //! At a may_goto states are widened, so that such loops converge; other loops are walked as often as they run.
 
+mod calls;
+mod prune;
+
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
-use upatch_abi::helpers;
-
+use self::prune::{Found, widen};
 use super::assume::{Comparison, assume};
 use super::check::{Rules, check};
 use super::graph::{Arrival, Graph, Lengths, NodeId};
@@ -21,20 +23,14 @@ use super::obligations::{Obligation, obligations};
 use super::place::Failure;
 use super::record::Record;
 use super::rejection::Refused;
-use super::saved::{Saved, SavedStates};
-use super::scalar::Scalar;
-use super::state::{Frame, State};
+use super::saved::SavedStates;
+use super::state::State;
 use super::trace::{Event, Trace};
-use super::transfer::{Fresh, MixedMemory, Step, after_call, number};
-use super::value::Value;
-use crate::facts::Verdict;
+use super::transfer::{Fresh, MixedMemory, Step};
 use crate::insn::{Callee, Insn, Pc, Reg};
-use crate::program::ProgramKind;
 
 /// Branch decisions that a rejection shows.
 const PATH: usize = 64;
-/// Widenings at one place before everything that still changes is given up.
-const PATIENCE: usize = 6;
 
 /// What an exploration found.
 #[derive(Debug)]
@@ -78,13 +74,6 @@ struct Run {
     /// Frames when it began.
     base: usize,
     after: Option<State>,
-}
-
-enum Found {
-    /// The path ends in an explored node.
-    Covered(NodeId),
-    /// Go on, possibly with a widened state.
-    New,
 }
 
 impl<'a, 't> Explorer<'a, 't> {
@@ -148,6 +137,10 @@ impl<'a, 't> Explorer<'a, 't> {
             arrival: None,
         });
         while let Some(work) = run.work.pop() {
+            if run.work.len() > self.rules.policy.max_states {
+                let failure = self.too_complex(work.pc, "too many paths are open at once");
+                return Err(failure);
+            }
             let node = match work.arrival {
                 // The parent counted this child when it was put off.
                 Some(arrival) => {
@@ -321,18 +314,27 @@ impl<'a, 't> Explorer<'a, 't> {
         if self.visited <= self.rules.policy.max_visits {
             return Ok(());
         }
+        let visits = self.rules.policy.max_visits;
+        let mut refused = self.too_complex(pc, &format!("{visits} instructions were visited"));
+        refused.path = run.graph.path(node, PATH);
+        Err(refused)
+    }
+
+    fn too_complex(&self, pc: Pc, why: &str) -> Box<Refused> {
         let at = self.busiest_loop().unwrap_or(pc);
         let visits = self.visits.get(at.index()).copied().unwrap_or(0);
         let failure = Failure::new(
             "the analysis",
             "every path must be proven safe within the analysis budget",
-            format!(
-                "the proof is too complex: {} instructions were visited, this loop's head {visits} times",
-                self.rules.policy.max_visits
-            ),
+            format!("the proof is too complex: {why}, this loop's head {visits} times"),
         )
         .hint("bound the loop by a smaller constant, use bpf_loop(), or add `can_loop` to its condition");
-        Err(self.refused(run, node, at, Obligation::Provable, failure))
+        Box::new(Refused {
+            pc: at,
+            obligation: Obligation::Provable,
+            failure,
+            path: Vec::new(),
+        })
     }
 
     /// The target of a backward jump that was visited most.
@@ -363,71 +365,6 @@ impl<'a, 't> Explorer<'a, 't> {
         self.refused(run, node, pc, Obligation::OneKindOfMemory, failure)
     }
 
-    fn look_up(
-        &mut self,
-        run: &mut Run,
-        node: NodeId,
-        state: &mut State,
-        pc: Pc,
-    ) -> Result<Found, Box<Refused>> {
-        state.clean(pc, &self.liveness);
-        let Run { saved, graph, .. } = run;
-        let Some(saved) = saved.get_mut(&pc) else {
-            return Ok(Found::New);
-        };
-        let is_open = |other: NodeId| other == node || graph.is_open(other);
-        let covering = saved.candidates(state).find(|candidate| {
-            let ends_here = !is_open(candidate.node) || graph.consumed_since(candidate.node, node);
-            ends_here && candidate.state.covers(state)
-        });
-        if let Some(candidate) = covering {
-            return Ok(Found::Covered(candidate.node));
-        }
-        let mut open: Option<(&Saved, usize)> = None;
-        let mut endless_loop = false;
-        for candidate in saved.open(is_open) {
-            if graph.consumed_since(candidate.node, node) {
-                if candidate.state.is_same_shape(state) {
-                    open = Some(match open {
-                        None => (candidate, 1),
-                        Some((latest, count)) => (latest, count + 1),
-                    });
-                }
-            } else if state.covers(&candidate.state) {
-                endless_loop = true;
-                break;
-            }
-        }
-        if endless_loop {
-            return Err(self.refused(run, node, pc, Obligation::Terminates, endless()));
-        }
-        let at_may_goto = matches!(
-            self.rules.program.insns().get(pc.index()),
-            Some(Insn::MayGoto { .. })
-        );
-        if let (Some((latest, count)), true) = (open, at_may_goto) {
-            *state = widen(&latest.state, state, count);
-        }
-        Ok(Found::New)
-    }
-
-    fn remember(&mut self, run: &mut Run, node: NodeId, state: &State, pc: Pc) {
-        let at_may_goto = matches!(
-            self.rules.program.insns().get(pc.index()),
-            Some(Insn::MayGoto { .. })
-        );
-        let Run { saved, graph, .. } = run;
-        let saved = saved.entry(pc).or_default();
-        self.remembered -= saved.make_room(|other| other == node || graph.is_open(other));
-        if self.remembered < self.rules.policy.max_states || at_may_goto {
-            self.remembered += 1;
-            saved.push(Saved {
-                state: state.clone(),
-                node,
-            });
-        }
-    }
-
     fn branch(
         &mut self,
         run: &mut Run,
@@ -444,178 +381,6 @@ impl<'a, 't> Explorer<'a, 't> {
         if let Some(state) = not_taken {
             put_off(run, node, state, next, (pc, false), false);
         }
-    }
-
-    /// Returns from the innermost function: to its caller's next instruction, or `None` when the exploration's own
-    /// function ends.
-    fn exit(
-        &mut self,
-        run: &mut Run,
-        node: NodeId,
-        state: &mut State,
-        pc: Pc,
-    ) -> Result<Option<Pc>, Box<Refused>> {
-        let frame = state.frame();
-        let obligation = if state.frames.len() == 1 {
-            Obligation::Verdict
-        } else if frame.callback {
-            Obligation::CallbackResult
-        } else {
-            Obligation::Result
-        };
-        if let Err(failure) = check(self.rules, state, obligation) {
-            // The line that set the result says more than the function's last.
-            return Err(self.refused(
-                run,
-                node,
-                state.result_at.unwrap_or(pc),
-                obligation,
-                failure,
-            ));
-        }
-        if state.frames.len() == 1 {
-            self.record.verdict(pc, self.verdict(state));
-            return Ok(None);
-        }
-        let result = state.reg(Reg::R0);
-        let call = frame.call;
-        state.frames.pop();
-        if state.frames.len() < run.base {
-            let after = match run.after.take() {
-                Some(after) => after.merge(state, Value::join),
-                None => state.clone(),
-            };
-            run.after = Some(after);
-            return Ok(None);
-        }
-        after_call(state, result);
-        state.result_at = Some(call);
-        Ok(Some(Pc(call.0 + 1)))
-    }
-
-    fn verdict(&self, state: &State) -> Verdict {
-        match self.rules.program.kind() {
-            ProgramKind::PatchEntry | ProgramKind::PatchOffset => {
-                match number(state.reg(Reg::R0)).as_constant() {
-                    Some(0) => Verdict::Continue,
-                    Some(_) => Verdict::Return,
-                    None => Verdict::Dynamic,
-                }
-            }
-            ProgramKind::Probe | ProgramKind::Memory { .. } => Verdict::Ignored,
-        }
-    }
-
-    fn call(
-        &mut self,
-        run: &mut Run,
-        node: NodeId,
-        state: &mut State,
-        pc: Pc,
-        callee: Callee,
-    ) -> Result<Pc, Box<Refused>> {
-        let next = Pc(pc.0 + 1);
-        match callee {
-            Callee::Subprog(target) => {
-                self.enter(state, pc, target, false);
-                return Ok(target);
-            }
-            Callee::Extern(index) => {
-                let program = self.rules.program;
-                if let Some(function) = program.externs().get(index as usize) {
-                    self.step(pc).external(state, index, function);
-                }
-            }
-            Callee::Helper(helpers::LOOP) => self.bpf_loop(run, node, state, pc)?,
-            Callee::Helper(id) => {
-                if let Some(helper) = helpers::by_id(id) {
-                    self.step(pc).helper(state, helper);
-                }
-            }
-        }
-        Ok(next)
-    }
-
-    /// Pushes a frame; its arguments are the caller's r1 to r5.
-    fn enter(&mut self, state: &mut State, call: Pc, target: Pc, callback: bool) {
-        let subprog = self
-            .rules
-            .program
-            .subprogs()
-            .iter()
-            .position(|subprog| subprog.start == target)
-            .unwrap_or(0);
-        let mut frame = Frame::new(subprog, call, callback);
-        let caller = state.frame_mut();
-        for index in 0..6 {
-            if index > 0 {
-                frame.regs[index] = caller.regs[index];
-            }
-            caller.regs[index] = Value::Uninit;
-        }
-        state.result_at = None;
-        state.frames.push(Rc::new(frame));
-        let chain = state.frames.iter().map(|frame| frame.subprog).collect();
-        self.chains.entry(chain).or_insert(call);
-    }
-
-    /// Finds what holds before and after every iteration, by walking the callback until nothing new comes out.
-    fn bpf_loop(
-        &mut self,
-        run: &mut Run,
-        node: NodeId,
-        state: &mut State,
-        pc: Pc,
-    ) -> Result<(), Box<Refused>> {
-        let count = number(state.reg(Reg::R1));
-        // The kernel's prototype has a u32 count.
-        let most = u64::min(count.low.umax, helpers::MAX_LOOPS);
-        let (Value::Callback(target), context) = (state.reg(Reg::R2), state.reg(Reg::R3)) else {
-            return Ok(());
-        };
-        let known_count = self.rules.known(state, Reg::R1);
-        self.record.helpers.insert(helpers::LOOP);
-        after_call(state, Value::Uninit);
-        let mut lengths = Lengths::default();
-        let mut rounds = 0;
-        while most > 0 {
-            let mut entry = state.clone();
-            self.enter(&mut entry, pc, target, true);
-            entry.set(Reg::R1, Value::number(Scalar::unsigned(0, most - 1)));
-            entry.set(Reg::R2, context);
-            let outcome = self.explore(entry, target).map_err(|mut refused| {
-                let mut path = run.graph.path(node, PATH);
-                path.append(&mut refused.path);
-                refused.path = path;
-                refused
-            })?;
-            lengths = outcome.lengths;
-            match outcome.after {
-                Some(after) if !state.covers(&after) => {
-                    rounds += 1;
-                    *state = widen(state, &after, rounds);
-                }
-                Some(_) | None => break,
-            }
-        }
-        self.callback_piece = self.callback_piece.max(lengths.piece);
-        let cost = most.saturating_mul(lengths.first);
-        if cost > self.rules.policy.max_steps {
-            let failure = Failure::new(
-                "r1",
-                format!(
-                    "the iterations of bpf_loop must fit into the budget of {} executed instructions",
-                    self.rules.policy.max_steps
-                ),
-                format!("{known_count}, so at most {most} iterations of up to {} instructions", lengths.first),
-            )
-            .hint("limit the number of iterations with a comparison before the call");
-            return Err(self.refused(run, node, pc, Obligation::Steps, failure));
-        }
-        run.graph.step(node, cost);
-        // SANITY: at most MAX_LOOPS.
-        after_call(state, Value::number(Scalar::signed(-22, most as i64)));
-        Ok(())
     }
 
     fn emit(&mut self, event: Event<'_>) {
@@ -684,13 +449,4 @@ fn put_off(
             decision: Some(decision),
         }),
     });
-}
-
-/// A state that covers both, on the way to one that no iteration changes.
-fn widen(old: &State, new: &State, rounds: usize) -> State {
-    if rounds <= PATIENCE {
-        old.merge(new, Value::widen)
-    } else {
-        old.merge(new, Value::give_up)
-    }
 }

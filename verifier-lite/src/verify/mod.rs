@@ -17,6 +17,7 @@ mod arith;
 mod assume;
 mod check;
 mod check_call;
+mod check_exit;
 mod describe;
 mod explore;
 mod graph;
@@ -38,6 +39,7 @@ mod tests;
 mod tnum;
 mod trace;
 mod transfer;
+mod transfer_call;
 mod value;
 mod warnings;
 

@@ -18,6 +18,20 @@ pub enum AccessKind {
     Write,
     /// An atomic read-modify-write.
     Atomic,
+    /// A load with acquire semantics.
+    Acquire,
+    /// A store with release semantics.
+    Release,
+}
+
+impl AccessKind {
+    pub(crate) const fn reads(self) -> bool {
+        matches!(self, Self::Read | Self::Atomic | Self::Acquire)
+    }
+
+    pub(crate) const fn writes(self) -> bool {
+        matches!(self, Self::Write | Self::Atomic | Self::Release)
+    }
 }
 
 /// Something that must hold.
@@ -183,7 +197,7 @@ pub fn obligations(program: &Program, insn: Insn) -> Vec<Obligation> {
             list.push(Obligation::Initialised(base));
             list.push(Obligation::Writable(dst));
             let kind = match insn {
-                Insn::LoadAcquire { .. } => AccessKind::Atomic,
+                Insn::LoadAcquire { .. } => AccessKind::Acquire,
                 _ => AccessKind::Read,
             };
             list.push(Obligation::Access {
@@ -225,7 +239,7 @@ pub fn obligations(program: &Program, insn: Insn) -> Vec<Obligation> {
             list.push(Obligation::Initialised(base));
             list.push(Obligation::Initialised(src));
             list.push(Obligation::Access {
-                kind: AccessKind::Atomic,
+                kind: AccessKind::Release,
                 base,
                 off,
                 size,

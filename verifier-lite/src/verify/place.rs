@@ -289,7 +289,7 @@ pub(crate) fn check_readable(state: &State, place: Place, length: i64) -> Result
     let stack = &state.frame_at(frame).stack;
     stack
         .check_bytes(span.low, span.high - span.low + length)
-        .map_err(|unreadable| unreadable_stack(unreadable))
+        .map_err(unreadable_stack)
 }
 
 /// The failure for stack bytes that can't be read.

@@ -14,6 +14,10 @@ use super::value::Value;
 /// States remembered at one instruction; beyond that older ones are forgotten.
 const MOST: usize = 8192;
 
+/// States of the current path that a newer one is compared with: an endless loop is recognised if it comes back to the
+/// same state within so many rounds. Others end with the analysis budget.
+const PERIOD: usize = 64;
+
 /// A state and the point of the exploration where it was seen.
 pub(crate) struct Saved {
     pub(crate) state: State,
@@ -30,7 +34,7 @@ pub(crate) struct SavedStates {
     by_key: HashMap<Key, Vec<usize>>,
     /// The register sets that occur in keys.
     masks: Vec<u16>,
-    /// States that were on the current path when last asked; a superset of those that are.
+    /// States that were on the current path when last asked, in its order; those that no longer are stand at the end.
     open: Vec<usize>,
 }
 
@@ -51,17 +55,22 @@ impl SavedStates {
             .filter_map(|place| self.states.get(*place))
     }
 
-    /// The states for which `is_open` holds, newest first. Once a state is not open it never is again.
+    /// The newest states for which `is_open` holds, newest first. Once a state is not open it never is again, nor is one
+    /// that came after it on the path.
     pub(crate) fn open(
         &mut self,
         is_open: impl Fn(NodeId) -> bool,
     ) -> impl Iterator<Item = &Saved> {
         let states = &self.states;
-        self.open
-            .retain(|place| states.get(*place).is_some_and(|saved| is_open(saved.node)));
+        while let Some(place) = self.open.last()
+            && !states.get(*place).is_some_and(|saved| is_open(saved.node))
+        {
+            self.open.pop();
+        }
         self.open
             .iter()
             .rev()
+            .take(PERIOD)
             .filter_map(|place| states.get(*place))
     }
 
