@@ -130,6 +130,7 @@ impl Rig {
 pub(crate) fn verified(text: &str) -> VerifiedProgram {
     let policy = Policy {
         allow_write: true,
+        max_steps: 1 << 26,
         ..Policy::default()
     };
     let program = assemble(text).unwrap_or_else(|error| panic!("{error}\n{text}"));

@@ -366,6 +366,11 @@ pub fn checked(
         clobberable: set(site.free),
         may_write: set(patch.writes),
         flags_free: site.at_entry,
+        errno_location: patch
+            .extern_names
+            .iter()
+            .position(|name| name == "__errno_location")
+            .and_then(|number| externs.get(number).copied()),
         externs,
         arena: AvmaRange::new(Avma(bindings.arena), arena_bytes),
         private: AvmaRange::new(Avma(bindings.private), patch.private_bytes),

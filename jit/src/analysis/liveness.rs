@@ -74,26 +74,35 @@ impl Flow<'_> {
                 next.union(at_pc(*target))
             }
             Op::Plain(Insn::Exit) => RegSet::EMPTY,
-            Op::Nothing if self.facts.reachable.get(at) != Some(&true) => {
-                // The second slot of a 64-bit immediate passes on; code that is never reached ends here.
-                match self.program.insns().get(at) {
-                    Some(Insn::LdImm64Tail) => next,
-                    _ => RegSet::EMPTY,
-                }
-            }
             Op::Nothing | Op::Plain(_) | Op::Update { .. } | Op::Loop { .. } | Op::Strncmp { .. } => {
                 next
             }
         }
     }
 
-    /// Removes ops that only write registers nobody reads.
+    /// Removes ops that only write registers nobody reads, and jumps to where control goes anyway.
     pub(crate) fn remove_dead(&self, ops: &mut [Op], live: &Live) {
-        for (at, op) in ops.iter_mut().enumerate() {
+        // Backwards, so that what a jump skips is already gone; `next` is the first slot from here on with something left.
+        let mut next = ops.len();
+        for at in (0..ops.len()).rev() {
+            let Some(op) = ops.get_mut(at) else { continue };
             let effect = self.effect(at, op, &live.live_in);
             let out = live.out.get(at).copied().unwrap_or_default();
-            if !effect.lasting && is_dead(&effect, out) {
+            let goes_on = match op {
+                Op::Plain(Insn::Jump { target } | Insn::JumpIf { target, .. }) => {
+                    target.index() > at && target.index() <= next
+                }
+                Op::Nothing
+                | Op::Plain(_)
+                | Op::Update { .. }
+                | Op::Loop { .. }
+                | Op::Strncmp { .. } => false,
+            };
+            if goes_on || !effect.lasting && is_dead(&effect, out) {
                 *op = Op::Nothing;
+            }
+            if *op != Op::Nothing {
+                next = at;
             }
         }
     }

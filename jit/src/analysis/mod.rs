@@ -109,9 +109,10 @@ pub(crate) fn analyse(program: &Program, facts: &Facts, keep_result: bool) -> An
     let live = flow.liveness(&ops);
     flow.remove_dead(&mut ops, &live);
     fuse::fuse(&mut ops, &leaders, facts, &live.out);
-    // Fusing makes moves dead that only fed what is gone.
+    // What only fed what is gone is dead now: moves to fused registers, comparisons of jumps that went nowhere.
     let live = flow.liveness(&ops);
     flow.remove_dead(&mut ops, &live);
+    let live = flow.liveness(&ops);
     let mut written = vec![RegSet::EMPTY; program.subprogs().len()];
     let mut used = RegSet::EMPTY;
     for (index, subprog) in program.subprogs().iter().enumerate() {
