@@ -1,5 +1,7 @@
 //! Does an obligation hold in a state? Pure: neither changes anything nor knows what comes next.
 
+use std::collections::HashMap;
+
 use upatch_abi::ctx::CtxField;
 
 use super::check_call;
@@ -11,7 +13,7 @@ use super::policy::Policy;
 use super::state::State;
 use super::tnum::{Bits, Tnum};
 use super::value::{Region, Value};
-use crate::insn::{AddrSpaceCast, AluOp, CmpOp, Operand, Reg, Size, Width};
+use crate::insn::{AddrSpaceCast, AluOp, CmpOp, Operand, Pc, Reg, Size, Width};
 use crate::program::{Program, ProgramKind};
 
 /// What checks look things up in.
@@ -19,6 +21,8 @@ use crate::program::{Program, ProgramKind};
 pub(crate) struct Rules<'a> {
     pub(crate) program: &'a Program,
     pub(crate) policy: &'a Policy,
+    /// Index of the function that begins at a slot.
+    pub(crate) functions: &'a HashMap<Pc, usize>,
 }
 
 impl Rules<'_> {

@@ -43,7 +43,7 @@ pub(crate) fn available(rules: Rules<'_>, id: u32) -> Result<(), Failure> {
 
 pub(crate) fn chain(rules: Rules<'_>, state: &State, target: Pc) -> Result<(), Failure> {
     let subprogs = rules.program.subprogs();
-    let callee = subprogs.iter().position(|subprog| subprog.start == target);
+    let callee = rules.functions.get(&target).copied();
     let name = callee
         .and_then(|index| subprogs.get(index))
         .map_or_else(String::new, |subprog| subprog.name.clone());

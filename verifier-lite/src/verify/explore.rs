@@ -52,6 +52,7 @@ pub(crate) struct Explorer<'a, 't> {
     landmarks: Vec<bool>,
     visits: Vec<u32>,
     visited: u64,
+    /// What the remembered states weigh.
     remembered: usize,
     /// Chains of active functions that were seen, with the call that completed each.
     pub(crate) chains: BTreeMap<Vec<usize>, Pc>,
@@ -71,6 +72,8 @@ struct Run {
     graph: Graph,
     saved: HashMap<Pc, SavedStates>,
     work: Vec<Work>,
+    /// What the states in `work` weigh.
+    waiting: usize,
     /// Frames when it began.
     base: usize,
     after: Option<State>,
@@ -131,13 +134,15 @@ impl<'a, 't> Explorer<'a, 't> {
             base: entry.frames.len(),
             ..Run::default()
         };
+        run.waiting += entry.weight();
         run.work.push(Work {
             state: entry,
             pc,
             arrival: None,
         });
         while let Some(work) = run.work.pop() {
-            if run.work.len() > self.rules.policy.max_states {
+            run.waiting -= work.state.weight();
+            if run.waiting > self.rules.policy.max_states {
                 let failure = self.too_complex(work.pc, "too many paths are open at once");
                 return Err(failure);
             }
@@ -153,7 +158,7 @@ impl<'a, 't> Explorer<'a, 't> {
             let end = self.walk(&mut run, node, work.state, work.pc)?;
             run.graph.finish(end);
         }
-        self.remembered -= run.saved.values().map(SavedStates::len).sum::<usize>();
+        self.remembered -= run.saved.values().map(SavedStates::weight).sum::<usize>();
         let lengths = run.graph.lengths().map_err(|pc| {
             Box::new(Refused {
                 pc,
@@ -440,6 +445,7 @@ fn put_off(
     consuming: bool,
 ) {
     run.graph.expect(node, 1);
+    run.waiting += state.weight();
     run.work.push(Work {
         state,
         pc,

@@ -183,11 +183,32 @@ impl Function<'_> {
         (at, escapes)
     }
 
+    /// Everything is read again: nothing is forgotten.
+    fn give_up(&self, at: &mut [At]) {
+        let all = Places {
+            regs: u16::MAX,
+            stack: Bytes::ALL,
+        };
+        for slot in self.start.index()..self.end.index() {
+            if let Some(at) = at.get_mut(slot) {
+                *at = At {
+                    live: all,
+                    precise: all,
+                };
+            }
+        }
+    }
+
     fn solve(&self, bases: &[Bases], escapes: bool, at: &mut [At]) {
         // Backward until nothing changes; loops need a few rounds.
         let mut changed = true;
+        let mut rounds = 0;
         while changed {
             changed = false;
+            rounds += 1;
+            if rounds > ROUNDS {
+                return self.give_up(at);
+            }
             for (pc, insn) in self.pcs().rev() {
                 let mut state = At::default();
                 for next in successors(insn, pc) {
@@ -211,6 +232,9 @@ impl Function<'_> {
         }
     }
 }
+
+/// Rounds after which a function is too tangled to analyse.
+const ROUNDS: usize = 64;
 
 fn step_bases(mut bases: Bases, insn: Insn) -> Bases {
     match insn {

@@ -97,7 +97,17 @@ fn prove(
     policy: &Policy,
     trace: Option<&mut dyn Trace>,
 ) -> Result<Facts, Box<Refused>> {
-    let rules = Rules { program, policy };
+    let functions = program
+        .subprogs()
+        .iter()
+        .enumerate()
+        .map(|(index, subprog)| (subprog.start, index))
+        .collect();
+    let rules = Rules {
+        program,
+        policy,
+        functions: &functions,
+    };
     let mut explorer = Explorer::new(rules, trace);
     let outcome = explorer.explore(entry(program), Pc(0))?;
     let (max_steps, may_goto_budget) = steps(&explorer, &outcome, policy)?;

@@ -9,7 +9,8 @@ pub struct Policy {
     pub allow_write: bool,
     /// Most instructions that the analysis visits, over all paths.
     pub max_visits: u64,
-    /// Most states that the analysis remembers to prune paths with; bounds its memory.
+    /// Most states that the analysis keeps: remembered ones to prune paths with, and as many of open paths. A state is a
+    /// few kilobytes; one with much stack counts as several.
     pub max_states: usize,
     /// Most bytes of stack over any chain of calls (Linux: 512).
     pub max_stack: u32,

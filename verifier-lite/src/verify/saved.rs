@@ -30,6 +30,7 @@ type Key = (u16, u64);
 /// The states of one instruction, oldest first.
 #[derive(Default)]
 pub(crate) struct SavedStates {
+    weight: usize,
     states: Vec<Saved>,
     by_key: HashMap<Key, Vec<usize>>,
     /// The register sets that occur in keys.
@@ -39,8 +40,9 @@ pub(crate) struct SavedStates {
 }
 
 impl SavedStates {
-    pub(crate) fn len(&self) -> usize {
-        self.states.len()
+    /// What the states weigh together.
+    pub(crate) fn weight(&self) -> usize {
+        self.weight
     }
 
     /// All states that may cover `state`, the newest of each kind first.
@@ -79,14 +81,15 @@ impl SavedStates {
         let place = self.states.len();
         self.index(place, &saved.state);
         self.open.push(place);
+        self.weight += saved.state.weight();
         self.states.push(saved);
     }
 
-    /// Makes room if there is none: forgets the older half, sparing open states, which detect endless loops. Returns how
-    /// many were forgotten. Forgetting only costs time.
+    /// Makes room if there is none: forgets the older half, sparing open states, which detect endless loops. Returns what
+    /// the forgotten weigh. Forgetting only costs time.
     pub(crate) fn make_room(&mut self, is_open: impl Fn(NodeId) -> bool) -> usize {
-        let before = self.states.len();
-        if before < MOST {
+        let before = (self.states.len(), self.weight);
+        if before.0 < MOST {
             return 0;
         }
         let mut spared = MOST / 2;
@@ -97,12 +100,11 @@ impl SavedStates {
             spared -= 1;
             false
         });
-        if self.states.len() == before {
+        if self.states.len() == before.0 {
             self.states.drain(..MOST / 2);
         }
         let states = std::mem::take(&mut self.states);
         *self = Self::default();
-        let after = states.len();
         for saved in states {
             let open = is_open(saved.node);
             self.push(saved);
@@ -110,7 +112,7 @@ impl SavedStates {
                 self.open.pop();
             }
         }
-        before - after
+        before.1 - self.weight
     }
 
     fn index(&mut self, place: usize, state: &State) {

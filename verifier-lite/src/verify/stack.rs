@@ -242,6 +242,15 @@ impl Stack {
         self.check_numbers(start, end)
     }
 
+    /// Would [`Self::clean`] change nothing?
+    pub(crate) fn is_clean(&self, live: &Bytes, precise: &Bytes) -> bool {
+        self.init.without(live).is_empty()
+            && self.cells.iter().all(|cell| {
+                let mut bytes = usize::from(cell.start)..cell.end();
+                !matches!(cell.value, Value::Number(..)) || bytes.any(|index| precise.has(index))
+            })
+    }
+
     /// Forgets all bytes outside `live`, and of numbers outside `precise` all but that they are numbers.
     pub(crate) fn clean(&mut self, live: &Bytes, precise: &Bytes) {
         self.init = self.init.and(live);

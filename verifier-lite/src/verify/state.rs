@@ -4,9 +4,10 @@
 //! pruning rests on; [`State::clean`] replaces what nobody reads again by less, so that more states are covered. Cleaned
 //! states are what exploration goes on with, so a mistake in liveness could refuse a program, never accept one.
 
+use std::collections::HashMap;
 use std::rc::Rc;
 
-use super::liveness::Liveness;
+use super::liveness::{At, Liveness};
 use super::scalar::Scalar;
 use super::stack::{Bytes, Cell, Stack};
 use super::value::{Link, Region, Value, derive};
@@ -35,6 +36,22 @@ impl Frame {
             call,
             callback,
         }
+    }
+
+    /// Is there nothing in it that `at` says is not read again?
+    fn is_clean(&self, at: &At) -> bool {
+        let regs = self
+            .regs
+            .iter()
+            .enumerate()
+            .all(|(number, value)| match value {
+                Value::Uninit => true,
+                Value::Number(..) => {
+                    at.live.has_reg(number) && (at.precise.has_reg(number) || *value == Value::ANY)
+                }
+                Value::Pointer(..) | Value::Callback(_) => at.live.has_reg(number),
+            });
+        regs && self.stack.is_clean(&at.live.stack, &at.precise.stack)
     }
 }
 
@@ -158,6 +175,10 @@ impl State {
             } else {
                 liveness.after_call(self.frames[index + 1].call, self.frames[index].subprog)
             };
+            // Frames are shared between states: one that is clean stays so.
+            if self.frames[index].is_clean(&at) {
+                continue;
+            }
             let frame = Rc::make_mut(&mut self.frames[index]);
             for (number, value) in frame.regs.iter_mut().enumerate() {
                 if !at.live.has_reg(number) {
@@ -174,7 +195,7 @@ impl State {
 
     /// A link that only one value has says nothing.
     fn drop_single_links(&mut self) {
-        let mut seen: Vec<(u32, u32)> = Vec::new();
+        let mut seen: HashMap<u32, u32> = HashMap::new();
         for frame in &self.frames {
             for value in frame
                 .regs
@@ -182,29 +203,43 @@ impl State {
                 .chain(frame.stack.cells().iter().map(|cell| &cell.value))
             {
                 if let Some(link) = value.link() {
-                    match seen.iter_mut().find(|(base, _)| *base == link.base) {
-                        Some((_, count)) => *count += 1,
-                        None => seen.push((link.base, 1)),
-                    }
+                    *seen.entry(link.base).or_default() += 1;
                 }
             }
         }
+        let is_single = |value: &Value| {
+            value
+                .link()
+                .is_some_and(|link| seen.get(&link.base) == Some(&1))
+        };
         let drop = |value: &mut Value| {
-            if let Value::Number(scalar, Some(link)) = value
-                && seen
-                    .iter()
-                    .any(|(base, count)| *base == link.base && *count == 1)
+            if is_single(value)
+                && let Value::Number(scalar, _) = *value
             {
-                *value = Value::number(*scalar);
+                *value = Value::number(scalar);
             }
         };
-        if seen.iter().any(|(_, count)| *count == 1) {
-            for frame in &mut self.frames {
+        for frame in &mut self.frames {
+            let mut values = frame
+                .regs
+                .iter()
+                .chain(frame.stack.cells().iter().map(|cell| &cell.value));
+            if values.any(is_single) {
                 let frame = Rc::make_mut(frame);
                 frame.regs.iter_mut().for_each(drop);
                 frame.stack.cells_mut().for_each(drop);
             }
         }
+    }
+
+    /// How much memory it takes, in units of a few kilobytes.
+    pub(crate) fn weight(&self) -> usize {
+        let cells: usize = self
+            .frames
+            .iter()
+            .map(|frame| frame.stack.cells().len())
+            .sum();
+        1 + cells / 16
     }
 
     /// An over-approximation of two states of the same shape; `merge` joins or widens values.
@@ -244,7 +279,7 @@ enum Role {
 
 /// The correspondence of links between two states, built while they are compared.
 #[derive(Default)]
-struct Links(Vec<(u32, Role)>);
+struct Links(HashMap<u32, Role>);
 
 impl Links {
     fn is_untouched_by(&self, frame: &Frame) -> bool {
@@ -281,13 +316,7 @@ impl Links {
             }
             (Some(_) | None, Some(_) | None) => return false,
         };
-        match self.0.iter().find(|(base, _)| *base == old.base) {
-            Some((_, known)) => *known == role,
-            None => {
-                self.0.push((old.base, role));
-                true
-            }
-        }
+        *self.0.entry(old.base).or_insert(role) == role
     }
 
     fn stack_covers(&mut self, old: &Stack, new: &Stack) -> bool {

@@ -45,11 +45,14 @@ pub(crate) fn warnings(program: &Program, spans: &[Option<Span>]) -> Vec<(Pc, St
     found
 }
 
+/// Instructions that are looked at before a store.
+const REACH: usize = 32;
+
 /// The load that the value in `reg` at `store` comes from, if only arithmetic lies between, in one straight line.
 fn changed_load(insns: &[Insn], store: usize, reg: Reg) -> Option<usize> {
     let mut wanted = reg;
     let mut changed = false;
-    for slot in (0..store).rev() {
+    for slot in (0..store).rev().take(REACH) {
         match insns[slot] {
             Insn::Load { dst, .. } if dst == wanted => return changed.then_some(slot),
             Insn::Alu {

@@ -112,13 +112,7 @@ impl Explorer<'_, '_> {
 
     /// Pushes a frame; its arguments are the caller's r1 to r5.
     fn enter(&mut self, state: &mut State, call: Pc, target: Pc, callback: bool) {
-        let subprog = self
-            .rules
-            .program
-            .subprogs()
-            .iter()
-            .position(|subprog| subprog.start == target)
-            .unwrap_or(0);
+        let subprog = self.rules.functions.get(&target).copied().unwrap_or(0);
         let mut frame = Frame::new(subprog, call, callback);
         let caller = state.frame_mut();
         for index in 0..6 {

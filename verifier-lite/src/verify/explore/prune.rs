@@ -79,7 +79,7 @@ impl Explorer<'_, '_> {
         let saved = saved.entry(pc).or_default();
         self.remembered -= saved.make_room(|other| other == node || graph.is_open(other));
         if self.remembered < self.rules.policy.max_states || at_may_goto {
-            self.remembered += 1;
+            self.remembered += state.weight();
             saved.push(Saved {
                 state: state.clone(),
                 node,
