@@ -17,12 +17,14 @@ pub mod prepare;
 pub mod quiesce;
 pub mod record;
 pub mod region;
+pub mod request;
 pub mod revert;
 
 pub use apply::{Applied, ApplyError, PokeFigures, apply};
 pub use poke::{PokeError, Poked, text_poke};
-pub use prepare::{ArenaRequest, BuildError, Placement, PrepareError, Prepared, Request, prepare};
+pub use prepare::{Prepared, prepare};
 pub use quiesce::{Blocker, Busy, Quiescent};
 pub use record::Record;
 pub use region::{Found, FoundState, Inventory, inspect};
+pub use request::{ArenaRequest, BuildError, Placement, PrepareError, Request};
 pub use revert::{RevertError, RevertOutcome, Reverted, revert};

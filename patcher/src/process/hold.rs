@@ -21,9 +21,12 @@ use super::tracee::{self, Stop};
 use super::tracer::{StopGuard, Tracer};
 
 /// How long one thread may take to stop before another one is tried.
-const PATIENCE: Duration = Duration::from_millis(50);
+/// It only has to get a processor: one that can't stop is not tried.
+const PATIENCE: Duration = Duration::from_millis(400);
+/// How long one step of a borrowed thread may take: it, too, queues for a processor.
+const STEP: Duration = Duration::from_millis(1500);
 /// How long a thread may stay in a state that we don't touch (an rseq critical section, too little stack).
-const SETTLE: Duration = Duration::from_millis(300);
+const SETTLE: Duration = Duration::from_millis(500);
 /// After this time the thread runs again for a moment, before the next call.
 const LONGEST_HOLD: Duration = Duration::from_millis(300);
 /// A call that takes longer than this queues for a processor: it takes ten microseconds by itself.
@@ -378,7 +381,7 @@ impl<'t> HeldThread<'t> {
         // Until the call is entered, anything else that stops the thread comes first.
         loop {
             self.trace(sys::cont_to_syscall(self.tid))?;
-            match self.wait(PATIENCE * 10)? {
+            match self.wait(STEP)? {
                 Stop::Syscall => break,
                 Stop::Signal(signal) => {
                     self.trace(sys::set_registers(self.tid, &self.original))?;
@@ -393,7 +396,7 @@ impl<'t> HeldThread<'t> {
         reach(FailPoint::SyscallEntry);
         self.trace(sys::cont_to_syscall(self.tid))?;
         // Inside the call nothing is delivered: the next stop is its exit.
-        while self.wait(PATIENCE * 30)? != Stop::Syscall {
+        while self.wait(STEP)? != Stop::Syscall {
             self.trace(sys::cont_to_syscall(self.tid))?;
         }
         let after = self.trace(sys::registers(self.tid))?;
@@ -420,7 +423,7 @@ impl<'t> HeldThread<'t> {
             reach(FailPoint::RegistersBack);
             self.trace(sys::interrupt(self.tid))?;
             self.trace(sys::cont(self.tid, 0))?;
-            let stop = self.wait(PATIENCE * 10)?;
+            let stop = self.wait(STEP)?;
             let signal = if let Stop::Signal(signal) = stop {
                 signal
             } else {
