@@ -92,9 +92,9 @@ fn gaps(maps: &Maps) -> impl Iterator<Item = AvmaRange> {
 }
 
 fn room_above(mapping: &Mapping) -> u64 {
-    // The heap begins, empty, behind the program's data: a writable mapping may be followed by a heap to come.
-    let data =
-        mapping.perms.write && mapping.path().is_some() && mapping.range.end.0 < 0x7000_0000_0000;
+    // The heap begins, empty, somewhere behind the program's data: below the area of libraries any writable memory may be
+    // followed by a heap to come.
+    let data = mapping.perms.write && mapping.range.end.0 < 0x7000_0000_0000;
     if mapping.is_pseudo("[heap]") || data {
         GROWTH
     } else {
