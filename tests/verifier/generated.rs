@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use libtest_mimic::{Failed, Trial};
 use upatch_jit::interp::{Input, Machine, World};
-use upatch_tests::programs::{OBJECT, Random, generate};
+use upatch_tests::programs::{OBJECT, Random, blind, generate};
 use upatch_verifier::insn::Pc;
 use upatch_verifier::verify::{Event, Registers, Trace, verify_traced};
 use upatch_verifier::{Policy, VerifiedProgram};
@@ -27,15 +27,48 @@ fn number(variable: &str, otherwise: u64) -> u64 {
 pub(crate) fn trials() -> Vec<Trial> {
     let programs = number("UPATCH_GENERATED", 20_000);
     let seed = number("UPATCH_SEED", 1);
-    (0..programs.div_ceil(CHUNK))
-        .map(|chunk| {
-            let start = seed + chunk * CHUNK;
-            let end = start + CHUNK.min(programs - chunk * CHUNK);
-            Trial::test(format!("generated::from_{start}"), move || {
-                chunk_of_programs(start, end).map_err(Failed::from)
-            })
+    let mut trials = vec![Trial::test("generated::blind", move || {
+        blind_programs(seed, programs * 5).map_err(Failed::from)
+    })];
+    trials.extend((0..programs.div_ceil(CHUNK)).map(|chunk| {
+        let start = seed + chunk * CHUNK;
+        let end = start + CHUNK.min(programs - chunk * CHUNK);
+        Trial::test(format!("generated::from_{start}"), move || {
+            chunk_of_programs(start, end).map_err(Failed::from)
         })
-        .collect()
+    }));
+    trials
+}
+
+/// Nothing that is a program makes the verifier panic or go on for ever; what it accepts by chance runs, too.
+fn blind_programs(start: u64, count: u64) -> Result<(), String> {
+    let policy = Policy {
+        max_visits: 3_000,
+        ..Policy::default()
+    };
+    let mut accepted = 0;
+    for seed in start..start + count {
+        let mut visited = Visited::default();
+        match verify_traced(blind(seed), &policy, &mut visited) {
+            Ok(verified) => {
+                accepted += 1;
+                run(&verified, &visited, seed).map_err(|wrong| {
+                    format!(
+                        "blind seed {seed}: {wrong}\n{}",
+                        verified.program().listing()
+                    )
+                })?;
+            }
+            Err(rejection) => {
+                let shown = rejection.to_string();
+                if rejection.subject.is_empty() || shown.lines().count() < 3 {
+                    return Err(format!("blind seed {seed}: says too little:\n{shown}"));
+                }
+            }
+        }
+    }
+    println!("{accepted} of {count} blind programs accepted");
+    Ok(())
 }
 
 /// Everything that the analysis visited, by instruction.
