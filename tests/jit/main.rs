@@ -3,6 +3,7 @@
 
 mod application;
 mod ctx;
+mod from_c;
 mod generated;
 mod helpers;
 mod rig;
