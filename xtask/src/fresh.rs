@@ -22,7 +22,7 @@ const LIMIT: Duration = Duration::from_secs(60 * 60);
 /// Who runs the tasks, with the ids in the fresh system.
 const USERS: [(&str, u32); 2] = [("root", 0), ("upatch", 1000)];
 
-/// Run as root in new mount and pid namespaces: $1 system, $2 toolchain, $3 cargo registry, $4 user, $5 id.
+/// Run as root in new mount and pid namespaces: $1 system, $2 toolchain, $3 cargo registry, $4 user, $5 id, $6 tasks.
 const ENTER: &str = r#"
 set -eu
 mount --bind /dev "$1/dev"
@@ -37,12 +37,18 @@ if [ "$5" != 0 ]; then
     chown -R "$5:$5" "$1/opt/cargo-$4" "$1/src-$4"
 fi
 exec chroot --userspec="$5:$5" "$1" env -i PATH=/opt/rust/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME="$home" \
-    CARGO_HOME="/opt/cargo-$4" UPATCH_STRICT=1 sh -c "cd /src-$4 && cargo xtask demo && cargo xtask test"
+    CARGO_HOME="/opt/cargo-$4" UPATCH_STRICT=1 sh -c "cd /src-$4 && for task in $6; do cargo xtask \$task || exit; done"
 "#;
 
-/// Builds the system and runs everything in it.
+/// Builds the system and runs the named tasks in it, or demo and test.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
-    ensure!(arguments.is_empty(), "fresh takes no arguments");
+    let is_task = |word: &String| word.chars().all(|letter| letter.is_ascii_lowercase());
+    ensure!(arguments.iter().all(is_task), "fresh takes names of tasks");
+    let tasks = if arguments.is_empty() {
+        "demo test".to_owned()
+    } else {
+        arguments.join(" ")
+    };
     ensure!(is_root(), "only root can make and enter a fresh system");
     let system = target_folder()?.join("upatch-fresh");
     make(&system)?;
@@ -58,7 +64,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
             .arg(repository())
             .arg(&clone);
         succeed(&mut git, LIMIT)?;
-        println!("\n== demo and test as {user}, in {}", system.display());
+        println!("\n== {tasks} as {user}, in {}", system.display());
         let mut enter = Command::new("unshare");
         enter.args([
             "--mount",
@@ -73,7 +79,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
             .arg(&system)
             .arg(sysroot.trim())
             .arg(&registry);
-        succeed(enter.args([user, &id.to_string()]), LIMIT)?;
+        succeed(enter.args([user, &id.to_string(), &tasks]), LIMIT)?;
     }
     Ok(())
 }

@@ -69,7 +69,7 @@ const TASKS: &[Task] = &[
     },
     Task {
         name: "fresh",
-        arguments: "",
+        arguments: "[TASK...]",
         help: "demo and test on a bare Debian 12, as root and as an ordinary user",
         run: fresh::run,
     },
