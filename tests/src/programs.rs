@@ -307,7 +307,7 @@ impl Writer<'_> {
             11 => self.copy_and_check(),
             12..=14 if !nested => self.branch(),
             15 if !nested && !self.counting => self.counted_loop(),
-            16 if !nested && !self.inner => self.may_goto_loop(),
+            16 if !nested => self.may_goto_loop(),
             17 => self.helper(),
             18 if !self.inner => self.call(),
             19 if self.arena => self.arena_access(),
@@ -634,6 +634,17 @@ impl Writer<'_> {
                 dst: copy,
                 base: Reg::R10,
                 off: -8,
+            });
+        }
+        if self.random.chance(25) {
+            // What bounds an or bounds its parts.
+            let width = self.random.pick(&[Width::W32, Width::W64]);
+            let other = self.random.pick(&NUMBERS);
+            self.push(Insn::Alu {
+                op: AluOp::Or,
+                width,
+                dst: copy,
+                src: Operand::Reg(other),
             });
         }
         let (checked, used) = if self.random.chance(70) {

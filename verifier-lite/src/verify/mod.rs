@@ -43,8 +43,6 @@ mod transfer_call;
 mod value;
 mod warnings;
 
-use std::rc::Rc;
-
 pub use obligations::{AccessKind, Obligation, obligations};
 pub use policy::Policy;
 pub use rejection::Rejection;
@@ -145,11 +143,7 @@ fn entry(program: &Program) -> State {
     };
     frame.regs[Reg::R1.index()] = r1;
     frame.regs[Reg::R2.index()] = r2;
-    State {
-        frames: vec![Rc::new(frame)],
-        ax_written: false,
-        result_at: None,
-    }
+    State::new(frame)
 }
 
 /// The second slot of an immediate is reachable with the first.

@@ -195,6 +195,28 @@ impl Scalar {
         Self::constant(0).alu(AluOp::Sub, width, self)
     }
 
+    /// What holds for `a` (at W32: for its low half) when `a | b` is `self`: at most as large, and no bit that it lacks.
+    pub(crate) fn limit_of_parts(self, width: Width) -> Self {
+        let limit = |whole: Range, bits: Bits| {
+            let mut limit = Range::top(bits);
+            limit.umax = whole.umax;
+            limit.tnum = Tnum {
+                value: 0,
+                mask: whole.tnum.max(),
+            };
+            limit.tighten(bits).unwrap_or(Range::top(bits))
+        };
+        match width {
+            Width::W64 => Self::from_both(limit(self.wide, B64), limit(self.low, B32)),
+            Width::W32 => Self {
+                wide: Range::top(B64),
+                low: limit(self.low, B32),
+            }
+            .tighten()
+            .unwrap_or(Self::TOP),
+        }
+    }
+
     /// Keeps the low `size` and sign-extends it to `width`; the rest is zero.
     pub(crate) fn sign_extend(self, from: Size, width: Width) -> Self {
         let bits = Bits(u32::from(from.bytes()) * 8);

@@ -11,7 +11,7 @@ use super::liveness::{At, Liveness};
 use super::scalar::Scalar;
 use super::stack::{Bytes, Cell, Stack};
 use super::value::{Link, Region, Value, derive};
-use crate::insn::{Pc, Reg};
+use crate::insn::{Pc, Reg, Width};
 
 /// One function's activation.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -64,11 +64,34 @@ pub(crate) struct State {
     pub(crate) frames: Vec<Rc<Frame>>,
     /// Was ctx->ax written on every path here?
     pub(crate) ax_written: bool,
+    /// Numbers that are the bitwise or of two others: clang checks `a >= 32 || b >= 32` as `(a | b) > 31`.
+    ors: Vec<Or>,
     /// Where r0 was set, for rejections only.
     pub(crate) result_at: Option<Pc>,
 }
 
+/// The number with link `result` is the bitwise or of those with links `parts`: of all 64 bits, or of the low halves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Or {
+    result: Link,
+    parts: [Link; 2],
+    width: Width,
+}
+
+/// Ors that are remembered at once.
+const ORS: usize = 8;
+
 impl State {
+    /// A state with one frame.
+    pub(crate) fn new(frame: Frame) -> Self {
+        Self {
+            frames: vec![Rc::new(frame)],
+            ax_written: false,
+            ors: Vec::new(),
+            result_at: None,
+        }
+    }
+
     pub(crate) fn top(&self) -> u8 {
         // SANITY: at most MAX_FRAMES frames.
         (self.frames.len() - 1) as u8
@@ -106,8 +129,38 @@ impl State {
         }
     }
 
-    /// After a number with `link` turned out to be `known`: refines every copy. False: this path is impossible.
+    /// The number with link `result` is the or of those with links `parts`.
+    pub(crate) fn remember_or(&mut self, result: Link, parts: [Link; 2], width: Width) {
+        if self.ors.len() == ORS {
+            self.ors.remove(0);
+        }
+        self.ors.push(Or {
+            result,
+            parts,
+            width,
+        });
+    }
+
+    /// After a number with `link` turned out to be `known`: refines every copy, and what it was made of. False: this path
+    /// is impossible.
     pub(crate) fn learn(&mut self, link: Link, known: Scalar) -> bool {
+        if !self.learn_copies(link, known) {
+            return false;
+        }
+        // An or comes after its parts, so this ends.
+        let ors: Vec<Or> = self
+            .ors
+            .iter()
+            .copied()
+            .filter(|or| or.result == link)
+            .collect();
+        ors.iter().all(|or| {
+            let limit = known.limit_of_parts(or.width);
+            or.parts.iter().all(|part| self.learn(*part, limit))
+        })
+    }
+
+    fn learn_copies(&mut self, link: Link, known: Scalar) -> bool {
         let mut possible = true;
         let mut update = |value: &mut Value| {
             if let Value::Number(scalar, Some(own)) = value
@@ -191,6 +244,8 @@ impl State {
             frame.stack.clean(&live, &at.precise.stack);
         }
         self.drop_single_links();
+        // Ors matter between the operation and the comparison; remembered states do without them.
+        self.ors.clear();
     }
 
     /// A link that only one value has says nothing.
@@ -263,6 +318,7 @@ impl State {
         Self {
             frames,
             ax_written: self.ax_written && newer.ax_written,
+            ors: Vec::new(),
             result_at: None,
         }
     }

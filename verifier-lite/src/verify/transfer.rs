@@ -159,6 +159,11 @@ impl Step<'_> {
         {
             return Value::constant(0);
         }
+        if let (AluOp::Or, Operand::Reg(from), Value::Number(..), Value::Number(..)) =
+            (op, src, left, right)
+        {
+            return self.or(state, width, dst, from);
+        }
         match (op, width, left, right) {
             (AluOp::Add | AluOp::Sub, _, Value::Number(a, _), Value::Number(b, _)) => {
                 let link = b.as_constant().and_then(|amount| {
@@ -189,6 +194,16 @@ impl Step<'_> {
             }
             _ => Value::number(number(left).alu(op, width, number(right))),
         }
+    }
+
+    fn or(&mut self, state: &mut State, width: Width, dst: Reg, src: Reg) -> Value {
+        let (left, right) = (self.shared(state, dst), self.shared(state, src));
+        let result = number(left).alu(AluOp::Or, width, number(right));
+        let link = self.fresh.link();
+        if let (Some(result), Some(left), Some(right)) = (link, left.link(), right.link()) {
+            state.remember_or(result, [left, right], width);
+        }
+        Value::linked(result, link)
     }
 
     fn mov(&mut self, state: &mut State, width: Width, src: Operand) -> Value {

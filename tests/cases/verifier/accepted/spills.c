@@ -12,9 +12,8 @@ int UPATCH(mix, long a, long b, long c, long d, long e, long f)
 	__u64 t1 = bpf_ktime_get_ns();
 	unsigned char table[32] = {};
 
-	if ((unsigned long)a >= sizeof(table))
+	if ((unsigned long)a >= sizeof(table) || (unsigned long)b >= sizeof(table))
 		return UPATCH_CONTINUE;
-	b &= 31;
 	bpf_get_current_comm(table, 16);
 	UPATCH_ADD(sums[0], x + y + z + r + (t1 - t0) + c * d * e * f);
 	UPATCH_ADD(sums[1], table[a] + table[b]);
