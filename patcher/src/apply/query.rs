@@ -1,7 +1,7 @@
 //! Which place of the process is meant: what the object's section says, and what the operator says over it.
 
 use crate::object::ObjectProgram;
-use crate::target::{BuildIdPrefix, Svma, TargetQuery};
+use crate::target::{BadBuildId, BuildIdPrefix, Svma, TargetQuery};
 
 /// What the operator said.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -18,12 +18,15 @@ pub struct Override {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum QueryError {
     /// A build-id that is none.
-    #[error("`{text}` is no build-id: {reason}")]
-    BadBuildId {
-        /// What was typed or written.
+    #[error("{0}")]
+    BadBuildId(BadBuildId),
+    /// A function that is none.
+    #[error("`{text}` names no function: {reason}")]
+    BadFunction {
+        /// What was typed.
         text: String,
         /// What is wrong with it.
-        reason: String,
+        reason: &'static str,
     },
     /// Section and command line name different modules.
     #[error("the section is about module `{section}`, --function about `{flag}`")]
@@ -49,7 +52,7 @@ pub fn query(
         .iter()
         .map(|text| {
             text.parse::<BuildIdPrefix>()
-                .map_err(|error| QueryError::BadBuildId { text: text.clone(), reason: error.to_string() })
+                .map_err(QueryError::BadBuildId)
         })
         .collect::<Result<_, _>>()?;
     let section = program.target.as_ref();
@@ -73,8 +76,22 @@ pub fn query(
             }
             None => text,
         };
+        let bad = |reason| Err(QueryError::BadFunction { text: text.clone(), reason });
+        if function.is_empty() {
+            return bad("the name is missing");
+        }
+        if is_offset(function) {
+            return bad("a place inside a function is given by the section, or by --offset with its address");
+        }
         query.function = Some(function.to_owned());
         query.offset = 0;
     }
     Ok(query)
+}
+
+/// Does the name end in `+NUMBER`, which only a section may say (it decides what the program may do)?
+fn is_offset(function: &str) -> bool {
+    let Some((_, digits)) = function.rsplit_once('+') else { return false };
+    let number = |digits: &str, radix: u32| !digits.is_empty() && digits.chars().all(|digit| digit.is_digit(radix));
+    digits.strip_prefix("0x").map_or_else(|| number(digits, 10), |digits| number(digits, 16))
 }

@@ -40,6 +40,8 @@ pub struct BuildReport {
     pub output: PathBuf,
     /// The object.
     pub object: PatchObject,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
     /// Its programs, linked, in the order of [`PatchObject::programs`].
     pub programs: Vec<Program>,
 }
@@ -59,6 +61,14 @@ pub enum BuildError {
         path: PathBuf,
         /// What went wrong.
         error: std::io::Error,
+    },
+    /// There is no such source.
+    #[error("can't read the source `{}`: {reason}", path.display())]
+    Source {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        reason: String,
     },
     /// The source has no file name to make the object's name of, or would be overwritten.
     #[error("the object's name is missing: {}", reason)]
@@ -96,7 +106,7 @@ impl BuildError {
             ),
             Self::Output { .. } => Some("name it with -o FILE".to_owned()),
             Self::Object(error) => error.hint(),
-            Self::Io { .. } | Self::Compile { .. } | Self::Link { .. } => None,
+            Self::Io { .. } | Self::Source { .. } | Self::Compile { .. } | Self::Link { .. } => None,
         }
     }
 }
@@ -106,11 +116,32 @@ fn io(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> BuildEr
     move |error| BuildError::Io { what, path, error }
 }
 
-/// Compiles, parses and links. clang's diagnostics go to standard error.
+/// Compiles, parses, links and writes the object. clang's diagnostics go to standard error.
 ///
 /// # Errors
 /// The stage that failed; the output file is then as it was before.
 pub fn build(request: &BuildRequest) -> Result<BuildReport, BuildError> {
+    let report = compile_and_link(request)?;
+    report.write()?;
+    Ok(report)
+}
+
+impl BuildReport {
+    /// Puts the object where it was asked for.
+    ///
+    /// # Errors
+    /// It can't be written; the file is then as it was before.
+    pub fn write(&self) -> Result<(), BuildError> {
+        replace(&self.output, &self.bytes)
+    }
+}
+
+/// As [`build`], but writes nothing yet: the caller may want to see the programs proven safe before.
+///
+/// # Errors
+/// The stage that failed.
+pub fn compile_and_link(request: &BuildRequest) -> Result<BuildReport, BuildError> {
+    check_source(&request.source)?;
     let clang = Clang::from_env()?;
     let output = output_path(request)?;
     let scratch = tempfile::Builder::new()
@@ -134,13 +165,23 @@ pub fn build(request: &BuildRequest) -> Result<BuildReport, BuildError> {
             })
         })
         .collect::<Result<Vec<_>, _>>()?;
-    replace(&output, &bytes)?;
     Ok(BuildReport {
         clang,
         output,
         object,
+        bytes,
         programs,
     })
+}
+
+/// clang takes a folder for an input of the linker, and says nothing about it that would help.
+fn check_source(source: &Path) -> Result<(), BuildError> {
+    let reason = match std::fs::metadata(source) {
+        Ok(found) if found.is_dir() => "it is a folder".to_owned(),
+        Ok(_) => return Ok(()),
+        Err(error) => error.to_string(),
+    };
+    Err(BuildError::Source { path: source.to_owned(), reason })
 }
 
 fn output_path(request: &BuildRequest) -> Result<PathBuf, BuildError> {

@@ -4,14 +4,14 @@ use serde_json::{Value, json};
 use upatch_verifier::Policy;
 
 use super::args::ApplyArgs;
-use super::{Failure, Report, files};
+use super::{Failure, Report, files, target};
 use crate::apply::query::Override;
-use crate::apply::{ApplyRequest, Plan, plan, stops_in_words};
-use crate::process::Process;
+use crate::apply::{ApplyError, ApplyRequest, Plan, plan, stops_in_words};
+use crate::patching::PrepareError;
 
 pub(super) fn run(args: &ApplyArgs) -> Result<Report, Failure> {
     let object = files::object(&args.object)?;
-    let process = Process::open(args.pid)?;
+    let process = target::open(args.pid)?;
     let request = ApplyRequest {
         object: &object,
         object_name: &files::name(&args.object),
@@ -22,8 +22,17 @@ pub(super) fn run(args: &ApplyArgs) -> Result<Report, Failure> {
         },
         policy: Policy { allow_write: args.allow_write, ..Policy::default() },
     };
-    let place = |failure: Failure| failure.at(format!("process {}", args.pid));
-    let plan = plan(&process, &request).map_err(|error| place(error.into()))?;
+    let place = |failure: Failure| failure.at(target::place(args.pid));
+    let failed = |error: ApplyError| {
+        let mut again = None;
+        if let ApplyError::Prepare(PrepareError::AlreadyPatched { id, .. }) = &error {
+            again = Some(format!("revert it first: upatch revert --pid {} --patch {id}", args.pid));
+        }
+        let mut failure = place(error.into());
+        failure.hint = again.or(failure.hint);
+        failure
+    };
+    let plan = plan(&process, &request).map_err(failed)?;
     let mut json = described(args.pid, &plan);
     let head = format!(
         "{} ({}) in {}, build-id {}",
@@ -39,7 +48,7 @@ pub(super) fn run(args: &ApplyArgs) -> Result<Report, Failure> {
         return Ok(Report { text, json });
     }
     let id = plan.id.clone();
-    let applied = plan.carry_out().map_err(|error| place(error.into()))?;
+    let applied = plan.carry_out().map_err(failed)?;
     json["image"] = applied.plan.image.start.to_string().into();
     json["arena"] = applied.record.arena.map_or(Value::Null, |arena| arena.range().start.to_string().into());
     json["stops"] = applied.figures.stops.into();

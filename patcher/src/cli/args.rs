@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 /// Live-patch a running program with verified BPF.
 #[derive(Parser, Debug)]
 #[command(name = "upatch", version, max_term_width = 100)]
-pub struct Cli {
+pub(crate) struct Cli {
     /// Print one JSON object on standard output, also on failure.
     #[arg(long, global = true)]
     pub json: bool,
@@ -18,7 +18,7 @@ pub struct Cli {
 
 /// The commands.
 #[derive(Subcommand, Debug)]
-pub enum Command {
+pub(crate) enum Command {
     /// Compile a patch written in C to a BPF object, and verify it.
     Build(BuildArgs),
     /// Prove objects safe without touching any process.
@@ -37,7 +37,7 @@ pub enum Command {
 
 /// `upatch build`
 #[derive(Args, Debug)]
-pub struct BuildArgs {
+pub(crate) struct BuildArgs {
     /// The C source.
     pub source: PathBuf,
     /// Where the object goes; default: the source's name with `.o`, in the current folder.
@@ -50,7 +50,7 @@ pub struct BuildArgs {
 
 /// `upatch verify`
 #[derive(Args, Debug)]
-pub struct VerifyArgs {
+pub(crate) struct VerifyArgs {
     /// Objects; with `--raw` files of bare instructions, 8 bytes each, little-endian.
     #[arg(required = true)]
     pub files: Vec<PathBuf>,
@@ -67,7 +67,7 @@ pub struct VerifyArgs {
 
 /// `upatch apply`
 #[derive(Args, Debug)]
-pub struct ApplyArgs {
+pub(crate) struct ApplyArgs {
     /// The process.
     #[arg(short, long)]
     pub pid: i32,
@@ -92,7 +92,7 @@ pub struct ApplyArgs {
 
 /// A command that only needs to know the process.
 #[derive(Args, Debug)]
-pub struct PidArgs {
+pub(crate) struct PidArgs {
     /// The process.
     #[arg(short, long)]
     pub pid: i32,
@@ -100,7 +100,7 @@ pub struct PidArgs {
 
 /// `upatch telemetry`
 #[derive(Args, Debug)]
-pub struct TelemetryArgs {
+pub(crate) struct TelemetryArgs {
     /// What to do with the counters.
     #[command(subcommand)]
     pub action: TelemetryAction,
@@ -108,14 +108,14 @@ pub struct TelemetryArgs {
 
 /// What to do with the counters.
 #[derive(Subcommand, Debug)]
-pub enum TelemetryAction {
+pub(crate) enum TelemetryAction {
     /// Print them once.
     Dump(PidArgs),
 }
 
 /// `upatch revert`
 #[derive(Args, Debug)]
-pub struct RevertArgs {
+pub(crate) struct RevertArgs {
     /// The process.
     #[arg(short, long)]
     pub pid: i32,
@@ -126,14 +126,10 @@ pub struct RevertArgs {
 
 /// `upatch run`
 #[derive(Args, Debug)]
-#[group(id = "input", required = true, multiple = false, args = ["raw", "case"])]
-pub struct RunArgs {
-    /// Read the program as hexadecimal digits from standard input.
-    #[arg(long)]
-    pub raw: bool,
-    /// Read the program from a file in bpf_conformance's format.
-    #[arg(long, value_name = "FILE")]
-    pub case: Option<PathBuf>,
+pub(crate) struct RunArgs {
+    /// Where the program comes from.
+    #[command(flatten)]
+    pub input: RunInput,
     /// Memory that r1 points at, as hexadecimal digits (with `--raw`; a case brings its own).
     pub memory: Option<String>,
     /// What executes it.
@@ -144,9 +140,21 @@ pub struct RunArgs {
     pub time_limit: u64,
 }
 
+/// Where `upatch run` has its program from. A struct of its own, as clap puts every field of a struct into its group.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub(crate) struct RunInput {
+    /// Read the program as hexadecimal digits from standard input.
+    #[arg(long)]
+    pub raw: bool,
+    /// Read the program from a file in bpf_conformance's format.
+    #[arg(long, value_name = "FILE", conflicts_with = "memory")]
+    pub case: Option<PathBuf>,
+}
+
 /// What executes a program in `upatch run`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
-pub enum Engine {
+pub(crate) enum Engine {
     /// The JIT's machine code.
     Jit,
     /// The reference interpreter.

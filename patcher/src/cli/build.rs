@@ -7,10 +7,10 @@ use super::args::BuildArgs;
 use super::verify::{described, warnings_in_words};
 use super::{Failure, Report};
 use crate::apply::program::all_verified;
-use crate::build::{BuildRequest, build};
+use crate::build::{BuildRequest, compile_and_link};
 
 pub(super) fn run(args: &BuildArgs) -> Result<Report, Failure> {
-    let built = build(&BuildRequest {
+    let built = compile_and_link(&BuildRequest {
         source: args.source.clone(),
         output: args.output.clone(),
         clang_args: args.clang.iter().map(Into::into).collect(),
@@ -19,6 +19,7 @@ pub(super) fn run(args: &BuildArgs) -> Result<Report, Failure> {
     let policy = Policy { allow_write: true, ..Policy::default() };
     let programs = all_verified(&built.object, &policy)
         .map_err(|error| Failure::from(error).at(args.source.display().to_string()))?;
+    built.write()?;
     let output = built.output.display().to_string();
     let mut text = format!("{output}: patch {}\n", built.object.id());
     for (program, verified) in built.object.programs().iter().zip(&programs) {

@@ -54,6 +54,7 @@ impl From<BuildError> for Failure {
     fn from(error: BuildError) -> Self {
         let exit = match &error {
             BuildError::Object(_) | BuildError::Link { .. } | BuildError::Compile { .. } => Exit::Object,
+            BuildError::Source { .. } => Exit::Usage,
             BuildError::Clang(_) | BuildError::Io { .. } | BuildError::Output { .. } => Exit::Internal,
         };
         with_hint(Self::new(exit, in_one_line(&error)), error.hint())
@@ -64,9 +65,10 @@ impl From<QueryError> for Failure {
     fn from(error: QueryError) -> Self {
         let message = error.to_string();
         match error {
-            QueryError::BadBuildId { .. } => {
+            QueryError::BadBuildId(_) => {
                 Self::new(Exit::Usage, message).hint("a build-id is at least 8 hexadecimal digits; `file` or `readelf -n` shows it")
             }
+            QueryError::BadFunction { .. } => Self::new(Exit::Usage, message).hint("write FUNCTION or MODULE:FUNCTION"),
             QueryError::Contradiction { .. } => {
                 Self::new(Exit::Usage, message).hint("leave the module out of --function, or build the patch for that module")
             }
@@ -80,6 +82,9 @@ impl From<ProcessError> for Failure {
         match error {
             ProcessError::NotPermitted { .. } => Self::new(Exit::Permission, message)
                 .hint("run upatch as root, or as the user who owns the process (ptrace(2), \"Ptrace access mode checking\")"),
+            ProcessError::AlreadyTraced { .. } if super::target::is_held_by_upatch(&error) => {
+                Self::new(Exit::Refused, message).hint("wait for the other upatch, then try again")
+            }
             ProcessError::AlreadyTraced { .. } => {
                 Self::new(Exit::Permission, message).hint("let the other tracer detach first")
             }
@@ -238,6 +243,9 @@ impl From<HoldError> for Failure {
     fn from(error: HoldError) -> Self {
         let message = in_one_line(&error);
         match error {
+            HoldError::NoThread { .. } if message.contains("seccomp") => Self::new(Exit::Refused, message).hint(
+                "upatch makes system calls in a thread of the process, for which a filter may kill it; patch the process before it installs its filter",
+            ),
             HoldError::NoThread { .. } | HoldError::NoRoomForStub(_) | HoldError::Restless(_) => {
                 Self::new(Exit::Refused, message)
             }

@@ -82,7 +82,8 @@ impl Failure {
         if let Some(place) = &self.place {
             text.push_str(&format!("  where: {place}\n"));
         }
-        if let Some(hint) = &self.hint {
+        // A rejection's text has its hint already.
+        if let Some(hint) = self.hint.as_ref().filter(|hint| !self.message.contains(*hint)) {
             text.push_str(&format!("  hint:  {hint}\n"));
         }
         text

@@ -13,11 +13,11 @@ const LIMIT: u64 = 64 << 20;
 ///
 /// # Errors
 /// It can't be read, or is far too long.
-pub fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let place = path.display().to_string();
     let failed = |error: std::io::Error| {
         let exit = match error.kind() {
-            std::io::ErrorKind::NotFound => Exit::Usage,
+            std::io::ErrorKind::NotFound | std::io::ErrorKind::IsADirectory => Exit::Usage,
             std::io::ErrorKind::PermissionDenied => Exit::Permission,
             _ => Exit::Internal,
         };
@@ -36,7 +36,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>, Failure> {
 ///
 /// # Errors
 /// As [`read`], or it is no patch object.
-pub fn object(path: &Path) -> Result<PatchObject, Failure> {
+pub(crate) fn object(path: &Path) -> Result<PatchObject, Failure> {
     let bytes = read(path)?;
     PatchObject::parse(&bytes)
         .map_err(|error| Failure::from(crate::apply::program::ProgramError::Object(error)).at(path.display().to_string()))
@@ -44,6 +44,6 @@ pub fn object(path: &Path) -> Result<PatchObject, Failure> {
 
 /// The file's name without its folders, for records and messages.
 #[must_use]
-pub fn name(path: &Path) -> String {
+pub(crate) fn name(path: &Path) -> String {
     path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
 }

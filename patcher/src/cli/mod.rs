@@ -12,6 +12,7 @@ mod files;
 mod revert;
 mod run;
 mod status;
+mod target;
 mod telemetry;
 mod verify;
 
@@ -46,8 +47,7 @@ pub fn main() -> ExitCode {
     match run(cli.command) {
         Ok(report) => {
             let text = if cli.json { format!("{}\n", report.json) } else { report.text };
-            print(&text);
-            ExitCode::SUCCESS
+            print(&text)
         }
         Err(failure) => {
             failed(&failure, cli.json);
@@ -77,14 +77,11 @@ fn start_tracing() {
 /// Help and version are no failures; anything else is wrong use, said as JSON too when that was asked for.
 fn misused(error: &clap::Error) -> ExitCode {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-        print(&error.render().to_string());
-        return ExitCode::SUCCESS;
+        return print(&error.render().to_string());
     }
     let as_json = std::env::args_os().take_while(|arg| arg != "--").any(|arg| arg == "--json");
     if as_json {
-        let rendered = error.render().to_string();
-        let message = rendered.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-        failed(&Failure::new(Exit::Usage, message).hint("see `upatch --help`"), true);
+        failed(&Failure::new(Exit::Usage, misuse_in_one_line(error)).hint("see `upatch --help`"), true);
     } else {
         // Nothing can be done if standard error is closed.
         let _ = error.print();
@@ -92,17 +89,35 @@ fn misused(error: &clap::Error) -> ExitCode {
     ExitCode::from(Exit::Usage as u8)
 }
 
+/// clap's message without its usage and tips: its first paragraph. For a missing subcommand clap shows the help instead.
+fn misuse_in_one_line(error: &clap::Error) -> String {
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return "a command is missing".to_owned();
+    }
+    let rendered = error.render().to_string();
+    let first: Vec<&str> = rendered.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+    first.join(" ").trim_start_matches("error: ").to_owned()
+}
+
 fn failed(failure: &Failure, as_json: bool) {
     if as_json {
-        print(&format!("{}\n", failure.to_json()));
+        // The exit code says already that it failed.
+        let _ = print(&format!("{}\n", failure.to_json()));
     } else {
         // Nothing can be done if standard error is closed.
         let _ = std::io::stderr().write_all(failure.to_text().as_bytes());
     }
 }
 
-/// To standard output; a reader that has gone away is its own business.
-fn print(text: &str) {
+/// To standard output. A reader that has gone away is its own business; a full disk is a failure.
+fn print(text: &str) -> ExitCode {
     let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            // Nothing can be done if standard error is closed.
+            let _ = writeln!(std::io::stderr(), "upatch: can't write to standard output: {error}");
+            ExitCode::from(Exit::Internal as u8)
+        }
+        Ok(()) | Err(_) => ExitCode::SUCCESS,
+    }
 }

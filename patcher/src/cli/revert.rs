@@ -5,15 +5,15 @@ use serde_json::{Value, json};
 use super::args::RevertArgs;
 use super::status::{identity, place_of};
 use super::telemetry::values_in_words;
-use super::{Exit, Failure, Report};
+use super::{Exit, Failure, Report, target};
 use crate::apply::stops_in_words;
-use crate::patching::{FoundState, RevertOutcome, inspect};
-use crate::process::Process;
+use crate::patching::{FoundState, RevertError, RevertOutcome, inspect, sweep};
 use crate::revert::revert;
+use crate::telemetry::read;
 
 pub(super) fn run(args: &RevertArgs) -> Result<Report, Failure> {
-    let process = Process::open(args.pid)?;
-    let place = |failure: Failure| failure.at(format!("process {}", args.pid));
+    let process = target::open(args.pid)?;
+    let place = |failure: Failure| failure.at(target::place(args.pid));
     let inventory = inspect(&process).map_err(|error| place(error.into()))?;
     let wanted: Vec<_> = inventory
         .found
@@ -22,6 +22,10 @@ pub(super) fn run(args: &RevertArgs) -> Result<Report, Failure> {
         .filter(|found| args.patch.is_some() || found.state != FoundState::Retired)
         .collect();
     if wanted.is_empty() {
+        // Without a patch there may still be what a killed upatch left.
+        if !inventory.orphans.is_empty() || !inventory.descriptors.is_empty() {
+            sweep(&process).map_err(|error| place(error.into()))?;
+        }
         if let Some(id) = &args.patch {
             return Err(place(Failure::new(Exit::Target, format!("the process has no patch {id}")))
                 .hint(format!("see `upatch status --pid {}`", args.pid)));
@@ -31,15 +35,38 @@ pub(super) fn run(args: &RevertArgs) -> Result<Report, Failure> {
     }
     let mut text = String::new();
     let mut patches = Vec::new();
-    let mut contested = None;
+    // One patch that can't be reverted doesn't keep the others; the first failure is told.
+    let mut failed: Option<Failure> = None;
     for found in wanted {
-        let done = revert(&process, found).map_err(|error| place(error.into()))?;
+        let done = match revert(&process, found) {
+            Ok(done) => done,
+            // Somebody else reverted it in the meantime, which is what was asked for.
+            Err(RevertError::Vanished(_)) if args.patch.is_none() => continue,
+            // The original bytes are back, only the image could not be unmapped.
+            Err(RevertError::Remote(error)) => {
+                let last = read(&process, found);
+                let why = Failure::from(error).message;
+                let mut json = identity(found, &last);
+                json["outcome"] = "leftover".into();
+                json["detail"] = why.clone().into();
+                json["globals"] = Value::Object(last.globals.clone());
+                text += &format!("{}  reverted  {}\n{}", found.id, place_of(&last), values_in_words(&last));
+                text += &format!("  the image stays mapped: {why}\n");
+                patches.push(json);
+                continue;
+            }
+            Err(error) => {
+                failed.get_or_insert(error.into());
+                continue;
+            }
+        };
         let (word, detail) = match &done.reverted.outcome {
             RevertOutcome::Clean => ("reverted", None),
             RevertOutcome::Retired { why } => ("retired", Some(why.to_string())),
             RevertOutcome::Contested { found: bytes } => {
                 let message = format!("patch {} was not reverted: its site holds {bytes}, which isn't ours", found.id);
-                contested = Some(Failure::new(Exit::Contested, message).hint("take the other tool's change off first"));
+                let failure = Failure::new(Exit::Contested, message).hint("take the other tool's change off first");
+                failed.get_or_insert(failure);
                 continue;
             }
         };
@@ -58,8 +85,13 @@ pub(super) fn run(args: &RevertArgs) -> Result<Report, Failure> {
         }
         patches.push(json);
     }
-    match contested {
-        Some(failure) => Err(place(failure)),
+    match failed {
+        Some(mut failure) => {
+            if !patches.is_empty() {
+                failure.message += &format!("; {} of the others reverted", patches.len());
+            }
+            Err(place(failure))
+        }
         None => Ok(Report { text, json: json!({"ok": true, "pid": args.pid, "patches": patches}) }),
     }
 }

@@ -27,11 +27,12 @@ const LIMIT: u64 = 16 << 20;
 const STEP_LIMIT: u64 = 1 << 32;
 
 pub(super) fn run(args: &RunArgs) -> Result<Report, Failure> {
-    let (text, (program, memory)) = match &args.case {
+    let (text, (program, memory)) = match &args.input.case {
         Some(path) => (String::new(), case(path)?),
         None => {
             let text = standard_input()?;
-            let program = decoded(&hex(&text)?)?;
+            let place = |failure: Failure| failure.at("standard input");
+            let program = hex(&text).and_then(|bytes| decoded(&bytes)).map_err(place)?;
             (text, (program, hex(args.memory.as_deref().unwrap_or(""))?))
         }
     };

@@ -3,14 +3,13 @@
 use serde_json::{Value, json};
 
 use super::args::PidArgs;
-use super::{Failure, Report};
+use super::{Failure, Report, target};
 use crate::patching::{Found, FoundState, inspect};
-use crate::process::Process;
 use crate::telemetry::{Reading, read};
 
 pub(super) fn run(args: &PidArgs) -> Result<Report, Failure> {
-    let process = Process::open(args.pid)?;
-    let inventory = inspect(&process).map_err(|error| Failure::from(error).at(format!("process {}", args.pid)))?;
+    let process = target::open(args.pid)?;
+    let inventory = inspect(&process).map_err(|error| Failure::from(error).at(target::place(args.pid)))?;
     let mut text = String::new();
     let mut patches = Vec::new();
     for found in &inventory.found {

@@ -8,6 +8,7 @@ use upatch_trampolines::{Avma, AvmaRange};
 
 use super::record::{RecordState, STATE_OFFSET};
 use super::region::{self, Found, FoundState, Inventory};
+use super::revert::RevertError;
 use crate::process::failpoint::{FailPoint, reach};
 use crate::process::remote::RemoteFd;
 use crate::process::{HeldThread, MemoryError, Process, RemoteError, StopFigures, Tracer};
@@ -95,6 +96,20 @@ pub(super) fn clean(
         clean_with(&mut held, rubbish)?;
         Ok(held.release()?)
     })
+}
+
+/// Takes away what belongs to no region, arenas and descriptors: what is left when `upatch` is killed at the very end of a
+/// revert, or at the very beginning of an apply. Tells whether there was anything.
+///
+/// # Errors
+/// The process can't be looked at, or makes no system calls for us.
+pub fn sweep(process: &Process) -> Result<bool, RevertError> {
+    let _lock = process.lock()?;
+    let mut rubbish = Rubbish::candidates(&region::inspect(process)?);
+    rubbish.regions.clear();
+    let any = !rubbish.is_empty();
+    clean(process, &rubbish)?;
+    Ok(any)
 }
 
 /// As [`clean`], with a thread that is held anyway.

@@ -20,6 +20,7 @@ pub mod region;
 pub mod request;
 pub mod revert;
 
+pub use clean::sweep;
 pub use apply::{Applied, ApplyError, PokeFigures, apply};
 pub use poke::{PokeError, Poked, text_poke};
 pub use prepare::{Prepared, prepare};

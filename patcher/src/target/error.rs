@@ -157,7 +157,7 @@ pub enum ResolveError {
         found: Vec<ModuleId>,
     },
     /// The module exists but has another build-id.
-    #[error("module {name:?} has not build-id {}; it is{}{}", wanted_text(.wanted), Lines(.named), elsewhere(.others))]
+    #[error("module {name:?} doesn't have build-id {}; it is{}{}", wanted_text(.wanted), Lines(.named), elsewhere(.others))]
     ModuleMismatch {
         /// The module that was named.
         name: String,
@@ -399,6 +399,11 @@ impl ResolveError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         Some(match self {
+            Self::BuildIdMissing { found } | Self::ModuleMismatch { named: found, .. }
+                if !found.is_empty() && found.iter().all(|module| module.build_id.is_none()) =>
+            {
+                "a module without a build-id can't be patched: link it with -Wl,--build-id and restart the program".to_owned()
+            }
             Self::BuildIdMissing { .. } => "pass --build-id with the id of the binary the patch was made for".to_owned(),
             Self::BuildIdUnknown { .. } | Self::ModuleMismatch { .. } => {
                 "the process runs another build: make the patch for it, or restart the program if its file was replaced".to_owned()
@@ -408,6 +413,9 @@ impl ResolveError {
             Self::FunctionNotFound { defined_in, .. } if !defined_in.is_empty() => {
                 let modules: Vec<_> = defined_in.iter().map(|path| path.display().to_string()).collect();
                 format!("defined in {}", modules.join(", "))
+            }
+            Self::FunctionNotFound { similar, .. } if !similar.is_empty() => {
+                "check the spelling; a function without a name is given by --offset with its address in the file".to_owned()
             }
             Self::FunctionNotFound { .. } => {
                 "a stripped binary has no names: pass --offset with the function's address in the file".to_owned()
@@ -433,10 +441,12 @@ impl ResolveError {
             Self::Unreadable { source, .. } if failure_of(source) == Failure::Permission => {
                 "ptrace access to the process is needed".to_owned()
             }
+            Self::Contradiction { .. } => {
+                "leave --offset out, or name the function at that address by --function".to_owned()
+            }
             Self::ModuleNotFound { .. }
             | Self::Elf { .. }
             | Self::FileChanged { .. }
-            | Self::Contradiction { .. }
             | Self::NotCode { .. }
             | Self::Plt { .. }
             | Self::OutsideFunction { .. }

@@ -29,7 +29,7 @@ pub mod site;
 pub mod symbols;
 
 pub use address::{LoadBias, Svma};
-pub use build_id::{BuildId, BuildIdPrefix};
+pub use build_id::{BadBuildId, BuildId, BuildIdPrefix};
 pub use elf::{ElfImage, Source};
 pub use errno::Errno;
 pub use error::{Failure, Foreign, ModuleId, ResolveError, SnapshotError};
