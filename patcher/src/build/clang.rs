@@ -139,9 +139,7 @@ mod tests {
         let error = Clang::find(Some(OsStr::new("/nonexistent/clang"))).unwrap_err();
         assert!(matches!(error, ClangError::NotStarted { .. }), "{error}");
         let error = Clang::find(Some(OsStr::new("echo"))).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "`echo` (UPATCH_CLANG) is --version, not clang 19 or newer"
-        );
+        // What echo makes of --version differs: coreutils' answers it, a shell's repeats it.
+        assert!(matches!(error, ClangError::Unusable { .. }), "{error}");
     }
 }
