@@ -30,7 +30,9 @@ pub fn revert(process: &Process, found: &Found) -> Result<Done, RevertError> {
         .or_else(|| plan.map(|plan| plan.old))
         .unwrap_or_default();
     let mut last = read(process, found);
-    let reverted = patching::revert(process, found, &original, &mut |_| last = read(process, found))?;
+    let reverted = patching::revert(process, found, &original, &mut |_| {
+        last = read(process, found)
+    })?;
     Ok(Done { reverted, last })
 }
 
@@ -39,7 +41,9 @@ fn bytes_in_file(process: &Process, at: Avma, len: usize) -> Option<Vec<u8>> {
     let module = target.module_at(at)?;
     let image = module.image(process).ok()?;
     match image.source() {
-        Source::File => image.at(module.bias().svma(at), len as u64).map(<[u8]>::to_vec),
+        Source::File => image
+            .at(module.bias().svma(at), len as u64)
+            .map(<[u8]>::to_vec),
         Source::Memory => None,
     }
 }

@@ -24,17 +24,38 @@ pub struct Reading {
 /// page is gone would hide the rest.
 #[must_use]
 pub fn read(process: &Process, found: &Found) -> Reading {
-    let nothing = Reading { info: None, hits: None, missed: None, globals: Map::new() };
-    let Some(record) = &found.record else { return nothing };
-    let Ok(info) = serde_json::from_value::<PatchInfo>(record.info.clone()) else { return nothing };
+    let nothing = Reading {
+        info: None,
+        hits: None,
+        missed: None,
+        globals: Map::new(),
+    };
+    let Some(record) = &found.record else {
+        return nothing;
+    };
+    let Ok(info) = serde_json::from_value::<PatchInfo>(record.info.clone()) else {
+        return nothing;
+    };
     let window = found.arena().map_or(0, |arena| arena.len());
     let len = usize::try_from(info.bytes_needed(window)).unwrap_or(0);
     let mut bytes = vec![0; len];
-    let there = found.arena().map_or(0, |arena| process.memory().read_some(arena.start, &mut bytes));
+    let there = found.arena().map_or(0, |arena| {
+        process.memory().read_some(arena.start, &mut bytes)
+    });
     bytes.truncate(there);
     let missed = record
         .data
         .filter(|_| record.calls_application)
-        .and_then(|data| process.memory().read_u64(data.range().start.plus(private::MISSED)).ok());
-    Reading { hits: info.hits(&bytes), globals: info.values(&bytes), missed, info: Some(info) }
+        .and_then(|data| {
+            process
+                .memory()
+                .read_u64(data.range().start.plus(private::MISSED))
+                .ok()
+        });
+    Reading {
+        hits: info.hits(&bytes),
+        globals: info.values(&bytes),
+        missed,
+        info: Some(info),
+    }
 }

@@ -47,7 +47,11 @@ impl PatchInfo {
     /// Bytes from the arena's start that hold all variables, at most `window` and [`READ_LIMIT`].
     #[must_use]
     pub fn bytes_needed(&self, window: u64) -> u64 {
-        let end = self.globals.iter().map(|global| global.offset.saturating_add(global.size)).max();
+        let end = self
+            .globals
+            .iter()
+            .map(|global| global.offset.saturating_add(global.size))
+            .max();
         end.unwrap_or(0).min(window).min(READ_LIMIT)
     }
 
@@ -67,8 +71,16 @@ impl PatchInfo {
     /// The counter called `hits`, if the patch has one and it is a number.
     #[must_use]
     pub fn hits(&self, arena: &[u8]) -> Option<u64> {
-        let global = self.globals.iter().find(|global| global.role == Role::Counter && global.name == "hits")?;
-        render(&self.types, global.ty, slice(arena, global.offset, global.size)?).as_u64()
+        let global = self
+            .globals
+            .iter()
+            .find(|global| global.role == Role::Counter && global.name == "hits")?;
+        render(
+            &self.types,
+            global.ty,
+            slice(arena, global.offset, global.size)?,
+        )
+        .as_u64()
     }
 }
 

@@ -14,8 +14,12 @@ const MAX_STACK: u32 = 32 << 10;
 
 /// The compiler's result in the words of the trampolines.
 #[must_use]
-pub fn fragment(patch: &jit::CompiledPatch) -> Fragment {
-    let slack = if patch.arena_window == 0 { 0 } else { upatch_abi::arena::SLACK };
+pub(crate) fn fragment(patch: &jit::CompiledPatch) -> Fragment {
+    let slack = if patch.arena_window == 0 {
+        0
+    } else {
+        upatch_abi::arena::SLACK
+    };
     Fragment {
         bytes: patch.bytes.clone(),
         code_len: patch.code_len,
@@ -39,13 +43,21 @@ fn fixup(from: &jit::Fixup) -> Fixup {
 
 /// The trampolines' set of free registers in the words of the compiler.
 #[must_use]
-pub fn site_registers(liveness: &Liveness, at_entry: bool, vectors: jit::VectorState) -> jit::SiteRegs {
-    jit::SiteRegs { free: jit::GprSet(liveness.free.0), at_entry, vectors }
+pub(crate) fn site_registers(
+    liveness: &Liveness,
+    at_entry: bool,
+    vectors: jit::VectorState,
+) -> jit::SiteRegs {
+    jit::SiteRegs {
+        free: jit::GprSet(liveness.free.0),
+        at_entry,
+        vectors,
+    }
 }
 
 /// What the image's fixups are filled with.
 #[must_use]
-pub fn bindings(placement: &Placement, externs: &[Avma]) -> Bindings {
+pub(crate) fn bindings(placement: &Placement, externs: &[Avma]) -> Bindings {
     Bindings {
         arena_base: placement.arena.start,
         externs: externs.to_vec(),
@@ -55,7 +67,7 @@ pub fn bindings(placement: &Placement, externs: &[Avma]) -> Bindings {
 
 /// What the machine-code check lets this patch do at this site.
 #[must_use]
-pub fn policy(
+pub(crate) fn policy(
     patch: &jit::CompiledPatch,
     liveness: &Liveness,
     vectors: jit::VectorState,
@@ -75,11 +87,17 @@ pub fn policy(
         arena: placement.arena,
         private: AvmaRange::new(placement.private.start, patch.private_bytes),
         syscalls: patch.syscalls.iter().copied().collect(),
-        tls_reads: if patch.reads_thread_pointer { vec![thread_pointer] } else { Vec::new() },
-        vectors: patch.calls_application.then_some(upatch_trampolines::check::VectorState {
-            mask: u64::from(vectors.mask),
-            bytes: vectors.bytes,
-        }),
+        tls_reads: if patch.reads_thread_pointer {
+            vec![thread_pointer]
+        } else {
+            Vec::new()
+        },
+        vectors: patch
+            .calls_application
+            .then_some(upatch_trampolines::check::VectorState {
+                mask: u64::from(vectors.mask),
+                bytes: vectors.bytes,
+            }),
         ..CheckPolicy::strict(MAX_STACK)
     }
 }

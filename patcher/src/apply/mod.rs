@@ -13,19 +13,21 @@ mod join;
 pub mod program;
 pub mod query;
 pub mod seccomp;
+pub mod unwinding;
 
 use upatch_jit::{CompiledPatch, VectorState, private};
 use upatch_trampolines::{
-    Avma, CheckFailure, DisplacedInsns, Liveness, SiteKind, TrampolineTemplate, Undisplaceable, check, displace,
-    liveness,
+    Avma, CheckFailure, DisplacedInsns, Liveness, SiteKind, TrampolineTemplate, Undisplaceable,
+    check, displace, liveness,
 };
 use upatch_verifier::program::ProgramKind;
-use upatch_verifier::{Pc, Policy};
+use upatch_verifier::{Pc, Policy, VerifiedProgram};
 
 use crate::object::{ArenaLayout, ObjectProgram, PatchObject};
 use crate::patching::{
     self, Applied, ArenaRequest, BuildError, Placement, PokeFigures, PrepareError, Record, Request,
 };
+use crate::process::status::Status;
 use crate::process::{MemoryError, Process, ProcessError};
 use crate::target::{PatchSite, ResolveError, SnapshotError, TargetImage};
 use info::PatchInfo;
@@ -91,6 +93,9 @@ pub enum ApplyError {
     /// The target's seccomp filter may object.
     #[error(transparent)]
     Seccomp(#[from] SeccompConflict),
+    /// An exception could pass through the image.
+    #[error(transparent)]
+    MayThrow(#[from] unwinding::MayThrow),
     /// This processor has no XSAVE, without which vector registers can't be kept around calls of the application.
     #[error("the patch calls functions of the program, which needs a processor with XSAVE")]
     NoXsave,
@@ -112,7 +117,8 @@ impl From<PrepareError> for ApplyError {
     /// A check's refusal comes back through the preparation; it is the check's all the same.
     fn from(error: PrepareError) -> Self {
         match error {
-            PrepareError::Build(BuildError::Never(error)) => match error.downcast::<CheckFailure>() {
+            PrepareError::Build(BuildError::Never(error)) => match error.downcast::<CheckFailure>()
+            {
                 Ok(failure) => Self::Check(*failure),
                 Err(error) => Self::Prepare(PrepareError::Build(BuildError::Never(error))),
             },
@@ -154,7 +160,9 @@ pub struct Plan<'p> {
 pub fn plan<'p>(process: &'p Process, request: &ApplyRequest<'_>) -> Result<Plan<'p>, ApplyError> {
     let object = request.object;
     let [program] = object.programs() else {
-        return Err(ApplyError::Several { count: object.programs().len() });
+        return Err(ApplyError::Several {
+            count: object.programs().len(),
+        });
     };
     let verified = program::verified(object, program, &request.policy)?;
     let query = query::query(program, object.build_ids(), &request.operator)?;
@@ -167,8 +175,10 @@ pub fn plan<'p>(process: &'p Process, request: &ApplyRequest<'_>) -> Result<Plan
     site.compare_memory(process)?;
 
     let text = site.text();
-    let displaced = displace(&text)
-        .map_err(|error| ApplyError::Undisplaceable { site: info.site_name(), error })?;
+    let displaced = displace(&text).map_err(|error| ApplyError::Undisplaceable {
+        site: info.site_name(),
+        error,
+    })?;
     let at_entry = text.kind() == SiteKind::Entry;
     let liveness = liveness(&text, text.kind(), &|to| site.is_outside_module(to));
 
@@ -178,13 +188,21 @@ pub fn plan<'p>(process: &'p Process, request: &ApplyRequest<'_>) -> Result<Plan
         None if calls_out => return Err(ApplyError::NoXsave),
         None => VectorState::SSE,
     };
-    seccomp::check(&process.status()?, verified.facts().helpers.iter().copied())?;
-    let compiled = upatch_jit::compile(&verified, &join::site_registers(&liveness, at_entry, vectors));
+    check_seccomp(process, &verified)?;
+    let compiled = upatch_jit::compile(
+        &verified,
+        &join::site_registers(&liveness, at_entry, vectors),
+    );
     let externs = compiled
         .extern_names
         .iter()
         .map(|name| target.find_function(process, name, Some(site.module())))
         .collect::<Result<Vec<_>, _>>()?;
+    let called = std::iter::zip(&compiled.extern_names, &externs)
+        // It is known not to throw, and in every module.
+        .filter(|(name, _)| *name != "__errno_location")
+        .map(|(name, at)| (name.clone(), *at));
+    unwinding::check(process, &target, called)??;
     Ok(Plan {
         process,
         id: object.id(),
@@ -209,8 +227,15 @@ impl Plan<'_> {
     pub fn carry_out(self) -> Result<Applied, ApplyError> {
         let template = TrampolineTemplate::new(join::fragment(&self.compiled), self.displaced);
         let build = |placement: &Placement| {
-            let image = template.place(placement.image, &join::bindings(placement, &self.externs))?;
-            let policy = join::policy(&self.compiled, &self.liveness, self.vectors, placement, &self.externs);
+            let image =
+                template.place(placement.image, &join::bindings(placement, &self.externs))?;
+            let policy = join::policy(
+                &self.compiled,
+                &self.liveness,
+                self.vectors,
+                placement,
+                &self.externs,
+            );
             check(&image, &policy).map_err(|failure| BuildError::Never(Box::new(failure)))
         };
         // SANITY: strings, numbers and lists of them serialise.
@@ -246,20 +271,42 @@ fn refuse_if_ours(process: &Process, site: &PatchSite) -> Result<(), ApplyError>
             && found.plan().is_some_and(|plan| plan.at == site.avma())
     };
     match inventory.found.iter().find(there) {
-        Some(found) => {
-            Err(ApplyError::Prepare(PrepareError::AlreadyPatched { id: found.id.clone(), site: site.avma() }))
-        }
+        Some(found) => Err(ApplyError::Prepare(PrepareError::AlreadyPatched {
+            id: found.id.clone(),
+            site: site.avma(),
+        })),
         None => Ok(()),
     }
 }
 
+/// Filters belong to threads: any of them may reach the patch.
+fn check_seccomp(process: &Process, verified: &VerifiedProgram) -> Result<(), ApplyError> {
+    for tid in process.numbers_in("task")? {
+        // A thread that has ended meanwhile runs nothing.
+        let Ok(status) = process.read_text(&format!("task/{tid}/status")) else {
+            continue;
+        };
+        seccomp::check(
+            &Status::parse(&status),
+            verified.facts().helpers.iter().copied(),
+        )?;
+    }
+    Ok(())
+}
+
 fn check_kind(kind: ProgramKind, site: &PatchSite, info: &PatchInfo) -> Result<(), ApplyError> {
     let wrong = |program, place| {
-        Err(ApplyError::WrongKind { program, site: info.site_name(), place })
+        Err(ApplyError::WrongKind {
+            program,
+            site: info.site_name(),
+            place,
+        })
     };
     match (kind, site.is_entry()) {
         (ProgramKind::PatchEntry, false) => wrong("a function's entry", "inside a function"),
-        (ProgramKind::PatchOffset, true) => wrong("a place inside a function", "a function's entry"),
+        (ProgramKind::PatchOffset, true) => {
+            wrong("a place inside a function", "a function's entry")
+        }
         (ProgramKind::PatchEntry, true)
         | (ProgramKind::PatchOffset, false)
         | (ProgramKind::Probe | ProgramKind::Memory { .. }, _) => Ok(()),
@@ -283,7 +330,9 @@ fn info_of(
         .unwrap_or_else(|| format!("{:#x}", site.svma().0.wrapping_sub(into)));
     PatchInfo {
         object: request.object_name.to_owned(),
-        build_id: module.build_id().map_or_else(String::new, ToString::to_string),
+        build_id: module
+            .build_id()
+            .map_or_else(String::new, ToString::to_string),
         module: module.path().display().to_string(),
         function,
         offset: into,
@@ -298,7 +347,11 @@ fn arena_request(layout: &ArenaLayout, window: u64) -> Option<ArenaRequest> {
     if window == 0 {
         return None;
     }
-    let end = layout.initial.iter().map(|segment| segment.offset + segment.bytes.len() as u64).max();
+    let end = layout
+        .initial
+        .iter()
+        .map(|segment| segment.offset + segment.bytes.len() as u64)
+        .max();
     let mut initial = vec![0; usize::try_from(end.unwrap_or(0)).unwrap_or(0)];
     for segment in &layout.initial {
         let start = usize::try_from(segment.offset).unwrap_or(usize::MAX);
@@ -306,21 +359,43 @@ fn arena_request(layout: &ArenaLayout, window: u64) -> Option<ArenaRequest> {
             room.copy_from_slice(&segment.bytes);
         }
     }
-    Some(ArenaRequest { len: window + upatch_abi::arena::SLACK, initial, at: None })
+    Some(ArenaRequest {
+        len: window + upatch_abi::arena::SLACK,
+        initial,
+        at: None,
+    })
 }
 
 /// The generator's state must not be zero, and need not be secret.
 fn seed_private(process: &Process, record: &Record, private_bytes: u64) -> Result<(), MemoryError> {
-    let Some(data) = record.data.filter(|_| private_bytes > 0) else { return Ok(()) };
+    let Some(data) = record.data.filter(|_| private_bytes > 0) else {
+        return Ok(());
+    };
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let seed = now.map_or(1, |time| u64::from(time.subsec_nanos()) << 32 ^ time.as_secs()) | 1;
-    process.memory().write(data.range().start.plus(private::RANDOM), &seed.to_le_bytes())
+    let seed = now.map_or(1, |time| {
+        u64::from(time.subsec_nanos()) << 32 ^ time.as_secs()
+    }) | 1;
+    process.memory().write(
+        data.range().start.plus(private::RANDOM),
+        &seed.to_le_bytes(),
+    )
 }
 
 /// A short account of the stops that an operation needed.
 #[must_use]
 pub fn stops_in_words(figures: &PokeFigures) -> String {
-    let times = if figures.stops == 1 { "once".to_owned() } else { format!("{} times", figures.stops) };
-    let tasks = if figures.tasks == 1 { "1 task".to_owned() } else { format!("{} tasks", figures.tasks) };
-    format!("stopped {tasks} {times}, {} µs at the longest", figures.longest_stop.as_micros())
+    let times = if figures.stops == 1 {
+        "once".to_owned()
+    } else {
+        format!("{} times", figures.stops)
+    };
+    let tasks = if figures.tasks == 1 {
+        "1 task".to_owned()
+    } else {
+        format!("{} tasks", figures.tasks)
+    };
+    format!(
+        "stopped {tasks} {times}, {} µs at the longest",
+        figures.longest_stop.as_micros()
+    )
 }

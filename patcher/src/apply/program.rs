@@ -38,15 +38,27 @@ pub fn verified(
     policy: &Policy,
 ) -> Result<VerifiedProgram, ProgramError> {
     let name = || program.name.clone();
-    let linked = link(object, program).map_err(|error| ProgramError::Link { program: name(), error })?;
-    verify(linked, policy)
-        .map_err(|rejection| ProgramError::Rejected { program: name(), rejection })
+    let linked = link(object, program).map_err(|error| ProgramError::Link {
+        program: name(),
+        error,
+    })?;
+    verify(linked, policy).map_err(|rejection| ProgramError::Rejected {
+        program: name(),
+        rejection,
+    })
 }
 
 /// Links and verifies all programs of an object.
 ///
 /// # Errors
 /// The first program that fails.
-pub fn all_verified(object: &PatchObject, policy: &Policy) -> Result<Vec<VerifiedProgram>, ProgramError> {
-    object.programs().iter().map(|program| verified(object, program, policy)).collect()
+pub fn all_verified(
+    object: &PatchObject,
+    policy: &Policy,
+) -> Result<Vec<VerifiedProgram>, ProgramError> {
+    object
+        .programs()
+        .iter()
+        .map(|program| verified(object, program, policy))
+        .collect()
 }

@@ -47,7 +47,11 @@ pub fn query(
     object_ids: &[String],
     operator: &Override,
 ) -> Result<TargetQuery, QueryError> {
-    let ids = if operator.build_ids.is_empty() { object_ids } else { &operator.build_ids };
+    let ids = if operator.build_ids.is_empty() {
+        object_ids
+    } else {
+        &operator.build_ids
+    };
     let build_ids = ids
         .iter()
         .map(|text| {
@@ -64,11 +68,17 @@ pub fn query(
         build_ids,
     };
     if let Some(text) = &operator.function {
-        let function = match text.split_once(':').filter(|(_, rest)| !rest.starts_with(':')) {
+        let function = match text
+            .split_once(':')
+            .filter(|(_, rest)| !rest.starts_with(':'))
+        {
             Some((module, function)) => {
                 match &query.module {
                     Some(section) if section != module => {
-                        return Err(QueryError::Contradiction { section: section.clone(), flag: module.to_owned() });
+                        return Err(QueryError::Contradiction {
+                            section: section.clone(),
+                            flag: module.to_owned(),
+                        });
                     }
                     Some(_) | None => query.module = Some(module.to_owned()),
                 }
@@ -76,12 +86,19 @@ pub fn query(
             }
             None => text,
         };
-        let bad = |reason| Err(QueryError::BadFunction { text: text.clone(), reason });
+        let bad = |reason| {
+            Err(QueryError::BadFunction {
+                text: text.clone(),
+                reason,
+            })
+        };
         if function.is_empty() {
             return bad("the name is missing");
         }
         if is_offset(function) {
-            return bad("a place inside a function is given by the section, or by --offset with its address");
+            return bad(
+                "a place inside a function is given by the section, or by --offset with its address",
+            );
         }
         query.function = Some(function.to_owned());
         query.offset = 0;
@@ -91,7 +108,13 @@ pub fn query(
 
 /// Does the name end in `+NUMBER`, which only a section may say (it decides what the program may do)?
 fn is_offset(function: &str) -> bool {
-    let Some((_, digits)) = function.rsplit_once('+') else { return false };
-    let number = |digits: &str, radix: u32| !digits.is_empty() && digits.chars().all(|digit| digit.is_digit(radix));
-    digits.strip_prefix("0x").map_or_else(|| number(digits, 10), |digits| number(digits, 16))
+    let Some((_, digits)) = function.rsplit_once('+') else {
+        return false;
+    };
+    let number = |digits: &str, radix: u32| {
+        !digits.is_empty() && digits.chars().all(|digit| digit.is_digit(radix))
+    };
+    digits
+        .strip_prefix("0x")
+        .map_or_else(|| number(digits, 10), |digits| number(digits, 16))
 }

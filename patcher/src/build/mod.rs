@@ -106,7 +106,9 @@ impl BuildError {
             ),
             Self::Output { .. } => Some("name it with -o FILE".to_owned()),
             Self::Object(error) => error.hint(),
-            Self::Io { .. } | Self::Source { .. } | Self::Compile { .. } | Self::Link { .. } => None,
+            Self::Io { .. } | Self::Source { .. } | Self::Compile { .. } | Self::Link { .. } => {
+                None
+            }
         }
     }
 }
@@ -181,7 +183,10 @@ fn check_source(source: &Path) -> Result<(), BuildError> {
         Ok(_) => return Ok(()),
         Err(error) => error.to_string(),
     };
-    Err(BuildError::Source { path: source.to_owned(), reason })
+    Err(BuildError::Source {
+        path: source.to_owned(),
+        reason,
+    })
 }
 
 fn output_path(request: &BuildRequest) -> Result<PathBuf, BuildError> {

@@ -20,13 +20,19 @@ pub(super) fn run(args: &ApplyArgs) -> Result<Report, Failure> {
             address: args.offset,
             build_ids: args.build_id.clone(),
         },
-        policy: Policy { allow_write: args.allow_write, ..Policy::default() },
+        policy: Policy {
+            allow_write: args.allow_write,
+            ..Policy::default()
+        },
     };
     let place = |failure: Failure| failure.at(target::place(args.pid));
     let failed = |error: ApplyError| {
         let mut again = None;
         if let ApplyError::Prepare(PrepareError::AlreadyPatched { id, .. }) = &error {
-            again = Some(format!("revert it first: upatch revert --pid {} --patch {id}", args.pid));
+            again = Some(format!(
+                "revert it first: upatch revert --pid {} --patch {id}",
+                args.pid
+            ));
         }
         let mut failure = place(error.into());
         failure.hint = again.or(failure.hint);
@@ -41,7 +47,11 @@ pub(super) fn run(args: &ApplyArgs) -> Result<Report, Failure> {
         plan.info.module,
         plan.info.build_id
     );
-    let warnings: String = plan.warnings.iter().map(|(_, warning)| format!("  warning: {warning}\n")).collect();
+    let warnings: String = plan
+        .warnings
+        .iter()
+        .map(|(_, warning)| format!("  warning: {warning}\n"))
+        .collect();
     if args.dry_run {
         let text = format!("would patch {head}\n{warnings}{}", explained(&plan));
         json["dry_run"] = true.into();
@@ -50,7 +60,10 @@ pub(super) fn run(args: &ApplyArgs) -> Result<Report, Failure> {
     let id = plan.id.clone();
     let applied = plan.carry_out().map_err(failed)?;
     json["image"] = applied.plan.image.start.to_string().into();
-    json["arena"] = applied.record.arena.map_or(Value::Null, |arena| arena.range().start.to_string().into());
+    json["arena"] = applied
+        .record
+        .arena
+        .map_or(Value::Null, |arena| arena.range().start.to_string().into());
     json["stops"] = applied.figures.stops.into();
     json["longest_stop_us"] = json!(applied.figures.longest_stop.as_secs_f64() * 1e6);
     json["tasks"] = applied.figures.tasks.into();
@@ -97,7 +110,10 @@ fn explained(plan: &Plan<'_>) -> String {
         plan.max_steps
     );
     if plan.compiled.arena_window > 0 {
-        text += &format!("  arena: {} bytes, shared with forked children\n", plan.compiled.arena_window);
+        text += &format!(
+            "  arena: {} bytes, shared with forked children\n",
+            plan.compiled.arena_window
+        );
     }
     for (name, at) in plan.compiled.extern_names.iter().zip(&plan.externs) {
         text += &format!("  calls {name} at {at}\n");

@@ -16,7 +16,10 @@ pub(super) fn run(args: &BuildArgs) -> Result<Report, Failure> {
         clang_args: args.clang.iter().map(Into::into).collect(),
     })?;
     // Whether a patch may write the program's memory is decided at apply; here only whether it is sound.
-    let policy = Policy { allow_write: true, ..Policy::default() };
+    let policy = Policy {
+        allow_write: true,
+        ..Policy::default()
+    };
     let programs = all_verified(&built.object, &policy)
         .map_err(|error| Failure::from(error).at(args.source.display().to_string()))?;
     built.write()?;

@@ -32,10 +32,16 @@ impl From<ProgramError> for Failure {
             }
             ProgramError::Link { .. } => Self::new(Exit::Object, in_one_line(&error)),
             ProgramError::Rejected { program, rejection } => {
-                let failure = Self::new(Exit::Object, format!("program `{program}` is rejected: {rejection}"));
+                let failure = Self::new(
+                    Exit::Object,
+                    format!("program `{program}` is rejected: {rejection}"),
+                );
                 let failure = match &rejection.line {
                     Some(line) => failure.at(format!("{}:{}", line.file, line.line)),
-                    None => failure.at(format!("instruction {} of `{}`", rejection.pc.0, rejection.subprog)),
+                    None => failure.at(format!(
+                        "instruction {} of `{}`",
+                        rejection.pc.0, rejection.subprog
+                    )),
                 };
                 with_hint(failure, rejection.hint.clone())
             }
@@ -53,9 +59,13 @@ fn with_hint(failure: Failure, hint: Option<String>) -> Failure {
 impl From<BuildError> for Failure {
     fn from(error: BuildError) -> Self {
         let exit = match &error {
-            BuildError::Object(_) | BuildError::Link { .. } | BuildError::Compile { .. } => Exit::Object,
+            BuildError::Object(_) | BuildError::Link { .. } | BuildError::Compile { .. } => {
+                Exit::Object
+            }
             BuildError::Source { .. } => Exit::Usage,
-            BuildError::Clang(_) | BuildError::Io { .. } | BuildError::Output { .. } => Exit::Internal,
+            BuildError::Clang(_) | BuildError::Io { .. } | BuildError::Output { .. } => {
+                Exit::Internal
+            }
         };
         with_hint(Self::new(exit, in_one_line(&error)), error.hint())
     }
@@ -65,13 +75,14 @@ impl From<QueryError> for Failure {
     fn from(error: QueryError) -> Self {
         let message = error.to_string();
         match error {
-            QueryError::BadBuildId(_) => {
-                Self::new(Exit::Usage, message).hint("a build-id is at least 8 hexadecimal digits; `file` or `readelf -n` shows it")
+            QueryError::BadBuildId(_) => Self::new(Exit::Usage, message).hint(
+                "a build-id is at least 8 hexadecimal digits; `file` or `readelf -n` shows it",
+            ),
+            QueryError::BadFunction { .. } => {
+                Self::new(Exit::Usage, message).hint("write FUNCTION or MODULE:FUNCTION")
             }
-            QueryError::BadFunction { .. } => Self::new(Exit::Usage, message).hint("write FUNCTION or MODULE:FUNCTION"),
-            QueryError::Contradiction { .. } => {
-                Self::new(Exit::Usage, message).hint("leave the module out of --function, or build the patch for that module")
-            }
+            QueryError::Contradiction { .. } => Self::new(Exit::Usage, message)
+                .hint("leave the module out of --function, or build the patch for that module"),
         }
     }
 }
@@ -140,6 +151,8 @@ impl From<ApplyError> for Failure {
             ApplyError::Seccomp(_) => {
                 Self::new(Exit::Refused, message).hint("write the patch without these helpers, or lift the seccomp filter")
             }
+            ApplyError::MayThrow(_) => Self::new(Exit::Refused, message)
+                .hint("refuse the call with a result instead of calling the program, or patch a function that need not call it"),
             ApplyError::NoXsave => Self::new(Exit::Refused, message),
             ApplyError::Check(_) => {
                 Self::new(Exit::Refused, message).hint("this is a bug of upatch that did no harm: please report it with the object")
@@ -155,17 +168,20 @@ impl From<PrepareError> for Failure {
     fn from(error: PrepareError) -> Self {
         let message = in_one_line(&error);
         match error {
-            PrepareError::AlreadyPatched { id, .. } => {
-                Self::new(Exit::Refused, message).hint(format!("revert it first: upatch revert --pid PID --patch {id}"))
-            }
+            PrepareError::AlreadyPatched { id, .. } => Self::new(Exit::Refused, message).hint(
+                format!("revert it first: upatch revert --pid PID --patch {id}"),
+            ),
+            PrepareError::FileSizeLimit { .. } => Self::new(Exit::Refused, message)
+                .hint("raise the limit: prlimit --pid PID --fsize=SIZE (prlimit(1))"),
             PrepareError::NoGap { .. }
             | PrepareError::NoArenaGap { .. }
-            | PrepareError::FileSizeLimit { .. }
             | PrepareError::Build(_) => Self::new(Exit::Refused, message),
             PrepareError::Remote(error) => error.into(),
             PrepareError::Process(error) => error.into(),
             PrepareError::Memory(error) => error.into(),
-            PrepareError::ArenaTooSmall { .. } | PrepareError::Mismatch(_) => Self::new(Exit::Internal, message),
+            PrepareError::ArenaTooSmall { .. } | PrepareError::Mismatch(_) => {
+                Self::new(Exit::Internal, message)
+            }
         }
     }
 }
@@ -174,9 +190,10 @@ impl From<patching::ApplyError> for Failure {
     fn from(error: patching::ApplyError) -> Self {
         let message = in_one_line(&error);
         match error {
-            patching::ApplyError::Busy(_) => {
-                Self::new(Exit::Refused, message).hint("the process was too busy in that function; try again")
-            }
+            patching::ApplyError::Busy(_) => Self::new(Exit::Refused, message)
+                .hint("the process was too busy in that function; try again"),
+            patching::ApplyError::NoThreadPointer { .. } => Self::new(Exit::Refused, message)
+                .hint("write the patch without calls of the program"),
             patching::ApplyError::Poke(error) => error.into(),
             patching::ApplyError::Stop(error) => error.into(),
         }
@@ -204,8 +221,12 @@ impl From<PokeError> for Failure {
     fn from(error: PokeError) -> Self {
         let message = in_one_line(&error);
         match error {
-            PokeError::Differs { .. } => Self::new(Exit::Contested, message).hint("see what else patches this process"),
-            PokeError::Lost { .. } | PokeError::NotOneWrite { .. } => Self::new(Exit::Refused, message),
+            PokeError::Differs { .. } => {
+                Self::new(Exit::Contested, message).hint("see what else patches this process")
+            }
+            PokeError::Lost { .. } | PokeError::NotOneWrite { .. } => {
+                Self::new(Exit::Refused, message)
+            }
             PokeError::Stop(error) => error.into(),
             PokeError::Memory(error) => error.into(),
         }
@@ -232,9 +253,8 @@ impl From<RemoteError> for Failure {
         let message = in_one_line(&error);
         match error {
             RemoteError::Hold(error) => error.into(),
-            RemoteError::Failed { .. } => {
-                Self::new(Exit::Refused, message).hint("the process may be at a limit of its own (see its /proc/PID/limits)")
-            }
+            RemoteError::Failed { .. } => Self::new(Exit::Refused, message)
+                .hint("the process may be at a limit of its own (see its /proc/PID/limits)"),
         }
     }
 }

@@ -44,7 +44,12 @@ impl Failure {
     /// A failure with this message; place and hint are added by [`Self::at`] and [`Self::hint`].
     #[must_use]
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), place: None, hint: None }
+        Self {
+            exit,
+            message: message.into(),
+            place: None,
+            hint: None,
+        }
     }
 
     /// The same, with its place unless one is known already.
@@ -83,7 +88,11 @@ impl Failure {
             text.push_str(&format!("  where: {place}\n"));
         }
         // A rejection's text has its hint already.
-        if let Some(hint) = self.hint.as_ref().filter(|hint| !self.message.contains(*hint)) {
+        if let Some(hint) = self
+            .hint
+            .as_ref()
+            .filter(|hint| !self.message.contains(*hint))
+        {
             text.push_str(&format!("  hint:  {hint}\n"));
         }
         text

@@ -25,7 +25,9 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     };
     let file = std::fs::File::open(path).map_err(failed)?;
     let mut bytes = Vec::new();
-    file.take(LIMIT + 1).read_to_end(&mut bytes).map_err(failed)?;
+    file.take(LIMIT + 1)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
     if bytes.len() as u64 > LIMIT {
         return Err(Failure::new(Exit::Object, "the file is longer than 64 MiB").at(place));
     }
@@ -38,12 +40,17 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
 /// As [`read`], or it is no patch object.
 pub(crate) fn object(path: &Path) -> Result<PatchObject, Failure> {
     let bytes = read(path)?;
-    PatchObject::parse(&bytes)
-        .map_err(|error| Failure::from(crate::apply::program::ProgramError::Object(error)).at(path.display().to_string()))
+    PatchObject::parse(&bytes).map_err(|error| {
+        Failure::from(crate::apply::program::ProgramError::Object(error))
+            .at(path.display().to_string())
+    })
 }
 
 /// The file's name without its folders, for records and messages.
 #[must_use]
 pub(crate) fn name(path: &Path) -> String {
-    path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
+    path.file_name().map_or_else(
+        || path.display().to_string(),
+        |name| name.to_string_lossy().into_owned(),
+    )
 }

@@ -46,7 +46,11 @@ pub fn main() -> ExitCode {
     start_tracing();
     match run(cli.command) {
         Ok(report) => {
-            let text = if cli.json { format!("{}\n", report.json) } else { report.text };
+            let text = if cli.json {
+                format!("{}\n", report.json)
+            } else {
+                report.text
+            };
             print(&text)
         }
         Err(failure) => {
@@ -70,18 +74,31 @@ fn run(command: Command) -> Result<Report, Failure> {
 
 /// `UPATCH_LOG=debug` shows what goes on, on standard error.
 fn start_tracing() {
-    let Ok(filter) = tracing_subscriber::EnvFilter::try_from_env("UPATCH_LOG") else { return };
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let Ok(filter) = tracing_subscriber::EnvFilter::try_from_env("UPATCH_LOG") else {
+        return;
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
 }
 
 /// Help and version are no failures; anything else is wrong use, said as JSON too when that was asked for.
 fn misused(error: &clap::Error) -> ExitCode {
-    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+    if matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+    ) {
         return print(&error.render().to_string());
     }
-    let as_json = std::env::args_os().take_while(|arg| arg != "--").any(|arg| arg == "--json");
+    let as_json = std::env::args_os()
+        .take_while(|arg| arg != "--")
+        .any(|arg| arg == "--json");
     if as_json {
-        failed(&Failure::new(Exit::Usage, misuse_in_one_line(error)).hint("see `upatch --help`"), true);
+        failed(
+            &Failure::new(Exit::Usage, misuse_in_one_line(error)).hint("see `upatch --help`"),
+            true,
+        );
     } else {
         // Nothing can be done if standard error is closed.
         let _ = error.print();
@@ -91,11 +108,18 @@ fn misused(error: &clap::Error) -> ExitCode {
 
 /// clap's message without its usage and tips: its first paragraph. For a missing subcommand clap shows the help instead.
 fn misuse_in_one_line(error: &clap::Error) -> String {
-    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+    if matches!(
+        error.kind(),
+        ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+    ) {
         return "a command is missing".to_owned();
     }
     let rendered = error.render().to_string();
-    let first: Vec<&str> = rendered.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+    let first: Vec<&str> = rendered
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.is_empty())
+        .collect();
     first.join(" ").trim_start_matches("error: ").to_owned()
 }
 
@@ -115,7 +139,10 @@ fn print(text: &str) -> ExitCode {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             // Nothing can be done if standard error is closed.
-            let _ = writeln!(std::io::stderr(), "upatch: can't write to standard output: {error}");
+            let _ = writeln!(
+                std::io::stderr(),
+                "upatch: can't write to standard output: {error}"
+            );
             ExitCode::from(Exit::Internal as u8)
         }
         Ok(()) | Err(_) => ExitCode::SUCCESS,

@@ -27,11 +27,17 @@ pub(super) fn run(args: &RevertArgs) -> Result<Report, Failure> {
             sweep(&process).map_err(|error| place(error.into()))?;
         }
         if let Some(id) = &args.patch {
-            return Err(place(Failure::new(Exit::Target, format!("the process has no patch {id}")))
-                .hint(format!("see `upatch status --pid {}`", args.pid)));
+            return Err(place(Failure::new(
+                Exit::Target,
+                format!("the process has no patch {id}"),
+            ))
+            .hint(format!("see `upatch status --pid {}`", args.pid)));
         }
         let json = json!({"ok": true, "pid": args.pid, "patches": []});
-        return Ok(Report { text: format!("process {} has no patches\n", args.pid), json });
+        return Ok(Report {
+            text: format!("process {} has no patches\n", args.pid),
+            json,
+        });
     }
     let mut text = String::new();
     let mut patches = Vec::new();
@@ -50,7 +56,12 @@ pub(super) fn run(args: &RevertArgs) -> Result<Report, Failure> {
                 json["outcome"] = "leftover".into();
                 json["detail"] = why.clone().into();
                 json["globals"] = Value::Object(last.globals.clone());
-                text += &format!("{}  reverted  {}\n{}", found.id, place_of(&last), values_in_words(&last));
+                text += &format!(
+                    "{}  reverted  {}\n{}",
+                    found.id,
+                    place_of(&last),
+                    values_in_words(&last)
+                );
                 text += &format!("  the image stays mapped: {why}\n");
                 patches.push(json);
                 continue;
@@ -64,8 +75,12 @@ pub(super) fn run(args: &RevertArgs) -> Result<Report, Failure> {
             RevertOutcome::Clean => ("reverted", None),
             RevertOutcome::Retired { why } => ("retired", Some(why.to_string())),
             RevertOutcome::Contested { found: bytes } => {
-                let message = format!("patch {} was not reverted: its site holds {bytes}, which isn't ours", found.id);
-                let failure = Failure::new(Exit::Contested, message).hint("take the other tool's change off first");
+                let message = format!(
+                    "patch {} was not reverted: its site holds {bytes}, which isn't ours",
+                    found.id
+                );
+                let failure = Failure::new(Exit::Contested, message)
+                    .hint("take the other tool's change off first");
                 failed.get_or_insert(failure);
                 continue;
             }
@@ -76,7 +91,12 @@ pub(super) fn run(args: &RevertArgs) -> Result<Report, Failure> {
         json["globals"] = Value::Object(done.last.globals.clone());
         json["stops"] = done.reverted.figures.stops.into();
         json["longest_stop_us"] = json!(done.reverted.figures.longest_stop.as_secs_f64() * 1e6);
-        text += &format!("{}  reverted  {}\n{}", found.id, place_of(&done.last), values_in_words(&done.last));
+        text += &format!(
+            "{}  reverted  {}\n{}",
+            found.id,
+            place_of(&done.last),
+            values_in_words(&done.last)
+        );
         if done.reverted.figures.stops > 0 {
             text += &format!("  {}\n", stops_in_words(&done.reverted.figures));
         }
@@ -92,6 +112,9 @@ pub(super) fn run(args: &RevertArgs) -> Result<Report, Failure> {
             }
             Err(place(failure))
         }
-        None => Ok(Report { text, json: json!({"ok": true, "pid": args.pid, "patches": patches}) }),
+        None => Ok(Report {
+            text,
+            json: json!({"ok": true, "pid": args.pid, "patches": patches}),
+        }),
     }
 }

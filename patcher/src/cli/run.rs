@@ -32,13 +32,19 @@ pub(super) fn run(args: &RunArgs) -> Result<Report, Failure> {
         None => {
             let text = standard_input()?;
             let place = |failure: Failure| failure.at("standard input");
-            let program = hex(&text).and_then(|bytes| decoded(&bytes)).map_err(place)?;
+            let program = hex(&text)
+                .and_then(|bytes| decoded(&bytes))
+                .map_err(place)?;
             (text, (program, hex(args.memory.as_deref().unwrap_or(""))?))
         }
     };
     let program = with_memory(program, &memory)?;
-    let raw = RawProgram::new(program)
-        .ok_or_else(|| Failure::new(Exit::Object, "the program is a patch; `upatch run` executes programs that are none"))?;
+    let raw = RawProgram::new(program).ok_or_else(|| {
+        Failure::new(
+            Exit::Object,
+            "the program is a patch; `upatch run` executes programs that are none",
+        )
+    })?;
     let r0 = if std::env::var_os(CHILD).is_some() {
         match args.engine {
             Engine::Jit => native(&raw, memory)?,
@@ -47,7 +53,10 @@ pub(super) fn run(args: &RunArgs) -> Result<Report, Failure> {
     } else {
         in_child(args, &text)?
     };
-    Ok(Report { text: format!("{r0:#x}\n"), json: json!({"ok": true, "r0": format!("{r0:#x}")}) })
+    Ok(Report {
+        text: format!("{r0:#x}\n"),
+        json: json!({"ok": true, "r0": format!("{r0:#x}")}),
+    })
 }
 
 fn standard_input() -> Result<String, Failure> {
@@ -55,18 +64,26 @@ fn standard_input() -> Result<String, Failure> {
     std::io::stdin()
         .take(LIMIT)
         .read_to_string(&mut text)
-        .map_err(|error| Failure::new(Exit::Usage, format!("can't read the program from standard input: {error}")))?;
+        .map_err(|error| {
+            Failure::new(
+                Exit::Usage,
+                format!("can't read the program from standard input: {error}"),
+            )
+        })?;
     Ok(text)
 }
 
 /// Hexadecimal digits, blanks ignored.
 fn hex(text: &str) -> Result<Vec<u8>, Failure> {
     let wrong = |what: String| {
-        Failure::new(Exit::Usage, what).hint("give the bytes as pairs of hexadecimal digits, blanks allowed")
+        Failure::new(Exit::Usage, what)
+            .hint("give the bytes as pairs of hexadecimal digits, blanks allowed")
     };
     let mut digits = Vec::new();
     for letter in text.chars().filter(|letter| !letter.is_whitespace()) {
-        let digit = letter.to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        let digit = letter
+            .to_digit(16)
+            .and_then(|digit| u8::try_from(digit).ok());
         digits.push(digit.ok_or_else(|| wrong(format!("`{letter}` is no hexadecimal digit")))?);
     }
     let (pairs, rest) = digits.as_chunks::<2>();
@@ -79,7 +96,8 @@ fn hex(text: &str) -> Result<Vec<u8>, Failure> {
 fn decoded(bytes: &[u8]) -> Result<Program, Failure> {
     let malformed = |message: String| Failure::new(Exit::Object, message);
     let insns = decode(bytes).map_err(|error| malformed(error.to_string()))?;
-    Program::from_raw(ProgramKind::Memory { mem_len: 0 }, insns).map_err(|error| malformed(error.to_string()))
+    Program::from_raw(ProgramKind::Memory { mem_len: 0 }, insns)
+        .map_err(|error| malformed(error.to_string()))
 }
 
 fn case(path: &std::path::Path) -> Result<(Program, Vec<u8>), Failure> {
@@ -105,7 +123,9 @@ fn with_memory(program: Program, memory: &[u8]) -> Result<Program, Failure> {
 
 /// Starts this program again with the same arguments, and `text` on its standard input.
 fn in_child(args: &RunArgs, text: &str) -> Result<u64, Failure> {
-    let internal = |what: &str, error: std::io::Error| Failure::new(Exit::Internal, format!("{what}: {error}"));
+    let internal = |what: &str, error: std::io::Error| {
+        Failure::new(Exit::Internal, format!("{what}: {error}"))
+    };
     let mut child = Command::new("/proc/self/exe")
         .args(std::env::args_os().skip(1).filter(|arg| arg != "--json"))
         .env(CHILD, "1")
@@ -121,23 +141,42 @@ fn in_child(args: &RunArgs, text: &str) -> Result<u64, Failure> {
     let status = wait(&mut child, Duration::from_millis(args.time_limit))
         .map_err(|error| internal("can't wait for the child process", error))?;
     let Some(status) = status else {
-        return Err(Failure::new(Exit::Object, format!("the program did not end within {} ms", args.time_limit))
-            .hint("raise --time-limit if it is meant to run that long"));
+        return Err(Failure::new(
+            Exit::Object,
+            format!("the program did not end within {} ms", args.time_limit),
+        )
+        .hint("raise --time-limit if it is meant to run that long"));
     };
     let mut output = String::new();
     let mut errors = String::new();
     if let (Some(mut out), Some(mut err)) = (child.stdout.take(), child.stderr.take()) {
-        out.read_to_string(&mut output).map_err(|error| internal("can't read the result", error))?;
-        err.read_to_string(&mut errors).map_err(|error| internal("can't read the result", error))?;
+        out.read_to_string(&mut output)
+            .map_err(|error| internal("can't read the result", error))?;
+        err.read_to_string(&mut errors)
+            .map_err(|error| internal("can't read the result", error))?;
     }
     if let Some(signal) = status.signal() {
-        return Err(Failure::new(Exit::Object, format!("the program was ended by signal {signal}"))
-            .hint("it read or wrote memory that isn't there; `upatch verify --raw` may say where"));
+        return Err(Failure::new(
+            Exit::Object,
+            format!("the program was ended by signal {signal}"),
+        )
+        .hint("it read or wrote memory that isn't there; `upatch verify --raw` may say where"));
     }
-    let r0 = output.trim().strip_prefix("0x").and_then(|digits| u64::from_str_radix(digits, 16).ok());
+    let r0 = output
+        .trim()
+        .strip_prefix("0x")
+        .and_then(|digits| u64::from_str_radix(digits, 16).ok());
     r0.ok_or_else(|| {
         let said = errors.trim().trim_start_matches("upatch: ");
-        Failure::new(Exit::Object, if said.is_empty() { "the program did not run" } else { said }.to_owned())
+        Failure::new(
+            Exit::Object,
+            if said.is_empty() {
+                "the program did not run"
+            } else {
+                said
+            }
+            .to_owned(),
+        )
     })
 }
 
@@ -158,17 +197,27 @@ fn wait(child: &mut Child, limit: Duration) -> std::io::Result<Option<ExitStatus
 }
 
 fn interpreted(raw: &RawProgram, memory: Vec<u8>) -> Result<u64, Failure> {
-    let input = Input { memory, step_limit: STEP_LIMIT, ..Input::default() };
+    let input = Input {
+        memory,
+        step_limit: STEP_LIMIT,
+        ..Input::default()
+    };
     let output = Machine::raw(raw).run(&input, &mut World::default());
-    output.r0.map_err(|fault| Failure::new(Exit::Object, fault.to_string()))
+    output
+        .r0
+        .map_err(|fault| Failure::new(Exit::Object, fault.to_string()))
 }
 
 fn native(raw: &RawProgram, mut memory: Vec<u8>) -> Result<u64, Failure> {
     let mut code = upatch_jit::compile_raw(raw);
     if let Some(name) = code.extern_names.first() {
-        return Err(Failure::new(Exit::Object, format!("the program calls `{name}` of an application; there is none here")));
+        return Err(Failure::new(
+            Exit::Object,
+            format!("the program calls `{name}` of an application; there is none here"),
+        ));
     }
-    let mut private_data = vec![0_u64; usize::try_from(code.private_bytes.div_ceil(8)).unwrap_or(0)];
+    let mut private_data =
+        vec![0_u64; usize::try_from(code.private_bytes.div_ceil(8)).unwrap_or(0)];
     if let Some(seed) = private_data.get_mut(usize::try_from(private::RANDOM / 8).unwrap_or(0)) {
         *seed = 1;
     }

@@ -9,7 +9,8 @@ use crate::telemetry::{Reading, read};
 
 pub(super) fn run(args: &PidArgs) -> Result<Report, Failure> {
     let process = target::open(args.pid)?;
-    let inventory = inspect(&process).map_err(|error| Failure::from(error).at(target::place(args.pid)))?;
+    let inventory =
+        inspect(&process).map_err(|error| Failure::from(error).at(target::place(args.pid)))?;
     let mut text = String::new();
     let mut patches = Vec::new();
     for found in &inventory.found {
@@ -19,10 +20,21 @@ pub(super) fn run(args: &PidArgs) -> Result<Report, Failure> {
         if let Some(why) = state_detail(&found.state) {
             json["detail"] = why.into();
         }
-        json["site"] = found.plan().map_or(Value::Null, |plan| plan.at.to_string().into());
-        json["image"] = found.code.map_or(Value::Null, |code| code.start.to_string().into());
-        json["arena"] = found.arena().map_or(Value::Null, |arena| arena.start.to_string().into());
-        text += &format!("{}  {:<10} {}\n", found.id, state_word(&found.state), place_of(&reading));
+        json["site"] = found
+            .plan()
+            .map_or(Value::Null, |plan| plan.at.to_string().into());
+        json["image"] = found
+            .code
+            .map_or(Value::Null, |code| code.start.to_string().into());
+        json["arena"] = found
+            .arena()
+            .map_or(Value::Null, |arena| arena.start.to_string().into());
+        text += &format!(
+            "{}  {:<10} {}\n",
+            found.id,
+            state_word(&found.state),
+            place_of(&reading)
+        );
         if let Some(why) = state_detail(&found.state) {
             text += &format!("          {why}\n");
         }

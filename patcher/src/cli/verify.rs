@@ -12,19 +12,27 @@ use crate::apply::program::{ProgramError, all_verified};
 use crate::object::ObjectProgram;
 
 pub(super) fn run(args: &VerifyArgs) -> Result<Report, Failure> {
-    let policy = Policy { allow_write: args.allow_write, ..Policy::default() };
+    let policy = Policy {
+        allow_write: args.allow_write,
+        ..Policy::default()
+    };
     let mut text = String::new();
     let mut reports = Vec::new();
     for path in &args.files {
         let shown = path.display().to_string();
         if args.raw {
-            let verified = raw(path, args.mem, &policy).map_err(|failure| failure.at(shown.clone()))?;
-            text += &format!("{shown}: accepted, at most {} instructions\n", verified.facts().max_steps);
+            let verified =
+                raw(path, args.mem, &policy).map_err(|failure| failure.at(shown.clone()))?;
+            text += &format!(
+                "{shown}: accepted, at most {} instructions\n",
+                verified.facts().max_steps
+            );
             reports.push(json!({"file": shown, "max_steps": verified.facts().max_steps}));
             continue;
         }
         let object = files::object(path)?;
-        let programs = all_verified(&object, &policy).map_err(|error| Failure::from(error).at(shown.clone()))?;
+        let programs = all_verified(&object, &policy)
+            .map_err(|error| Failure::from(error).at(shown.clone()))?;
         text += &format!("{shown}: patch {}\n", object.id());
         for (program, verified) in object.programs().iter().zip(&programs) {
             text += &format!("  {}\n", described(program, verified));
@@ -37,7 +45,10 @@ pub(super) fn run(args: &VerifyArgs) -> Result<Report, Failure> {
                 .map(|(program, verified)| in_json(program, verified)).collect::<Vec<_>>(),
         }));
     }
-    Ok(Report { text, json: json!({"ok": true, "files": reports}) })
+    Ok(Report {
+        text,
+        json: json!({"ok": true, "files": reports}),
+    })
 }
 
 /// Bare instructions: a program whose r1 points at `mem` bytes.
@@ -48,7 +59,11 @@ fn raw(path: &Path, mem: u32, policy: &Policy) -> Result<VerifiedProgram, Failur
     let program = Program::from_raw(ProgramKind::Memory { mem_len: mem }, insns)
         .map_err(|error| malformed(error.to_string()))?;
     verify(program, policy).map_err(|rejection| {
-        ProgramError::Rejected { program: files::name(path), rejection }.into()
+        ProgramError::Rejected {
+            program: files::name(path),
+            rejection,
+        }
+        .into()
     })
 }
 
@@ -56,13 +71,21 @@ fn raw(path: &Path, mem: u32, policy: &Policy) -> Result<VerifiedProgram, Failur
 pub(super) fn described(program: &ObjectProgram, verified: &VerifiedProgram) -> String {
     let facts = verified.facts();
     let steps = facts.max_steps;
-    let instructions = if steps == 1 { "instruction" } else { "instructions" };
-    format!("{} ({}): accepted, at most {steps} {instructions} a call", program.name, program.section)
+    let instructions = if steps == 1 {
+        "instruction"
+    } else {
+        "instructions"
+    };
+    format!(
+        "{} ({}): accepted, at most {steps} {instructions} a call",
+        program.name, program.section
+    )
 }
 
 /// Findings that refuse nothing, a line each.
 pub(super) fn warnings_in_words(verified: &VerifiedProgram) -> String {
-    let line = |(pc, warning): &(upatch_verifier::Pc, String)| match verified.program().line_of(*pc) {
+    let line = |(pc, warning): &(upatch_verifier::Pc, String)| match verified.program().line_of(*pc)
+    {
         Some(line) => format!("    warning: {}:{}: {warning}\n", line.file, line.line),
         None => format!("    warning: instruction {}: {warning}\n", pc.0),
     };

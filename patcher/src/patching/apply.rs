@@ -14,11 +14,15 @@ use crate::process::stub::{self, StubPlace};
 use crate::process::{Process, RemoteError, StopError, StopFigures, StoppedProcess, Tracer};
 
 /// How often a stop is tried before somebody in the way is an answer.
-const ATTEMPTS: u32 = 60;
+const ATTEMPTS: u32 = 12;
 
-/// The pause before the n-th repetition: 1 ms growing to 20 ms, about one second in all.
+/// The pause before the n-th repetition: 1 ms, doubled each time up to 200 ms, less than a second in all. Every stop may make
+/// a wait with a timeout begin again (epoll_wait does), so there are few.
 pub(super) fn pause(attempt: u32) {
-    std::thread::sleep(Duration::from_millis(u64::from(attempt.clamp(1, 20))));
+    let doubled = 1_u64
+        .checked_shl(attempt.saturating_sub(1))
+        .unwrap_or(u64::MAX);
+    std::thread::sleep(Duration::from_millis(doubled.clamp(1, 200)));
 }
 
 /// What it took, added up over all stops.
@@ -80,6 +84,14 @@ pub enum ApplyError {
     /// The text isn't what was planned for, or can't be written.
     #[error(transparent)]
     Poke(#[from] PokeError),
+    /// The image finds its re-entry guards by the thread pointer, and a thread has none.
+    #[error(
+        "thread {tid} has no thread pointer (fs base 0), by which calls of the program are kept apart"
+    )]
+    NoThreadPointer {
+        /// The thread.
+        tid: i32,
+    },
     /// The process could not be stopped.
     #[error(transparent)]
     Stop(#[from] StopError),
@@ -154,7 +166,8 @@ pub fn apply(mut prepared: Prepared<'_>) -> Result<Applied, ApplyError> {
     let process = prepared.process;
     let mut chores = Chores::new(process, std::mem::take(&mut prepared.leftovers));
     let mut figures = prepared.figures;
-    match poke_in(process, &prepared.plan, &mut chores, &mut figures) {
+    let calls = prepared.record.calls_application;
+    match poke_in(process, &prepared.plan, calls, &mut chores, &mut figures) {
         Ok(()) => {
             // The patch is live; rubbish that can't be removed now is removed another time.
             if let Ok(Some(stop)) = chores.finish(process) {
@@ -178,12 +191,19 @@ pub fn apply(mut prepared: Prepared<'_>) -> Result<Applied, ApplyError> {
 fn poke_in(
     process: &Process,
     plan: &PokePlan,
+    calls_application: bool,
     chores: &mut Chores,
     figures: &mut PokeFigures,
 ) -> Result<(), ApplyError> {
     for attempt in 1.. {
         let tried = Tracer::session(|tracer| -> Result<Option<Box<Busy>>, ApplyError> {
             let mut stopped = StoppedProcess::stop(tracer, process)?;
+            let unable = stopped
+                .tasks()
+                .find(|task| calls_application && task.thread_pointer == Some(0));
+            if let Some(task) = unable {
+                return Err(ApplyError::NoThreadPointer { tid: task.tid });
+            }
             let mut ranges = vec![interior(plan)];
             ranges.extend(chores.ranges());
             let (uses, complete) = survey(&mut stopped, &ranges);

@@ -20,8 +20,8 @@ pub mod region;
 pub mod request;
 pub mod revert;
 
-pub use clean::sweep;
 pub use apply::{Applied, ApplyError, PokeFigures, apply};
+pub use clean::sweep;
 pub use poke::{PokeError, Poked, text_poke};
 pub use prepare::{Prepared, prepare};
 pub use quiesce::{Blocker, Busy, Quiescent};

@@ -111,15 +111,21 @@ pub fn text_poke(quiescent: Quiescent<'_, '_>) -> Result<Poked, PokeError> {
     }
     if direction == Direction::Enter {
         // Killed from here on, we leave them in the copies, which are right with or without the jump.
-        for step in &moves {
-            stopped.move_ip(step.tid, step.to)?;
+        for (done, step) in moves.iter().enumerate() {
+            if let Err(error) = stopped.move_ip(step.tid, step.to) {
+                // The image may be unmapped now: nobody may stay in it. Who can't be moved back has died.
+                for back in moves.iter().take(done) {
+                    let _ = stopped.move_ip(back.tid, back.from);
+                }
+                return Err(error.into());
+            }
         }
     }
     reach(FailPoint::IpsMoved);
     if let Err(error) = memory.write(plan.at, &plan.new) {
         if direction == Direction::Enter {
             for step in &moves {
-                stopped.move_ip(step.tid, step.from)?;
+                let _ = stopped.move_ip(step.tid, step.from);
             }
         }
         return Err(error.into());

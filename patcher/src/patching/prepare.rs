@@ -10,7 +10,7 @@ use upatch_trampolines::{Avma, AvmaRange, CheckedImage, PokePlan};
 use super::apply::PokeFigures;
 use super::clean::{self, Rubbish};
 use super::gap::{self, PAGE};
-use super::record::{HEADER_LEN, Hex, Record, RecordState, to_hex};
+use super::record::{HEADER_LEN, Hex, Record, RecordState, STATE_OFFSET, to_hex};
 use super::region::{self, Found, FoundState, Inventory, inspect};
 use super::request::{BuildError, Placement, PrepareError, Request};
 use crate::process::failpoint::{FailPoint, reach};
@@ -453,7 +453,8 @@ fn take_up_retired(
                 .read_vec(code.start, image.image().bytes().len())?
                 == image.image().bytes();
         let record = record_of(request, &image, code.len(), data_len, arena);
-        if !same || record_range(&record).len() > room.len() {
+        let agrees = record.site == old.site && record.new == old.new && record.old == old.old;
+        if !same || !agrees {
             continue;
         }
         if let Some(wanted) = &request.arena {
@@ -462,9 +463,14 @@ fn take_up_retired(
             process.memory().write(arena.start, &content)?;
             reach(FailPoint::ArenaReady);
         }
-        write_record(process, &record, room.start)?;
+        // Only the state word: rewriting the whole record would leave a moment without one, in which a killed upatch made the
+        // retired image look like rubbish.
+        let word = RecordState::Placed.word().to_le_bytes();
+        process
+            .memory()
+            .write(room.start.plus(STATE_OFFSET), &word)?;
         reach(FailPoint::Prepared);
-        return Ok(Some((image.poke_plan(), record, found.clone())));
+        return Ok(Some((image.poke_plan(), old.clone(), found.clone())));
     }
     Ok(None)
 }

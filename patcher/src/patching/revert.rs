@@ -15,7 +15,7 @@ use crate::process::{
 };
 
 /// How many stops are spent on waiting for the image to empty: about a second with the pauses between.
-const ATTEMPTS: u32 = 60;
+const ATTEMPTS: u32 = 12;
 
 /// How a revert ended.
 #[derive(Debug, Clone, PartialEq, Eq)]

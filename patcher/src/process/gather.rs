@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::handle::ProcessError;
 use super::sharers;
-use super::status::{BlockedAt, Status, state_of_stat};
+use super::status::{BlockedAt, Status, is_kernel_worker, state_of_stat};
 use super::stop::{Standing, StopError, StoppedProcess, Task};
 use super::sys;
 use super::tracee::{self, Nap, Stop, TRACE_BIRTHS};
@@ -48,7 +48,9 @@ impl StoppedProcess<'_> {
             };
             for tid in tids {
                 let new_task = !self.tasks.contains_key(&tid) && self.except != Some(tid);
-                if new_task && self.seize(owner, tid, interrupt)? {
+                let worker =
+                    || task_text(owner, tid, "stat").is_some_and(|stat| is_kernel_worker(&stat));
+                if new_task && !worker() && self.seize(owner, tid, interrupt)? {
                     new += 1;
                 }
             }

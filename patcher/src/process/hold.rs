@@ -13,7 +13,7 @@ use upatch_trampolines::Avma;
 use super::failpoint::{FailPoint, reach};
 use super::handle::{Process, ProcessError};
 use super::memory::MemoryError;
-use super::status::{Status, state_of_stat};
+use super::status::{Status, is_kernel_worker, state_of_stat};
 use super::stop::{StopFigures, StoppedProcess};
 use super::stub::{self, STUB, StubPlace};
 use super::sys::{self, Regs};
@@ -118,6 +118,8 @@ pub struct HeldThread<'t> {
     stub: StubPlace,
     /// The thread stands in the stub, behind a remote call.
     in_stub: bool,
+    /// What lay below the stack pointer where our frame is: on a coroutine's small stack that may be somebody's data.
+    below: Option<Vec<u8>>,
     wrote_stub: bool,
     released: bool,
     /// The last call took long: the process keeps its processors busy, and our thread has to queue for them.
@@ -144,6 +146,11 @@ impl<'t> HeldThread<'t> {
             .copied();
         let stub = stub.ok_or(HoldError::NoRoomForStub(process.pid()))?;
         let mut tids = process.numbers_in("task")?;
+        tids.retain(|&tid| {
+            !process
+                .read_text(&format!("task/{tid}/stat"))
+                .is_ok_and(|stat| is_kernel_worker(&stat))
+        });
         // A sleeping one first: it doesn't queue for a processor. The main thread after its peers: programs treat it as
         // special more often than others.
         tids.sort_by_cached_key(|&tid| (!is_asleep(process, tid), tid == process.pid()));
@@ -199,6 +206,7 @@ impl<'t> HeldThread<'t> {
             original: sys::no_registers(),
             stub,
             in_stub: false,
+            below: None,
             wrote_stub: false,
             released: false,
             crowded: false,
@@ -294,6 +302,10 @@ impl<'t> HeldThread<'t> {
         if tracee::in_rseq_section(self.tid, self.process.memory(), Avma(regs.rip)) {
             return Ok(false);
         }
+        // Its system calls come back to it as signals (Wine does that); ours would too.
+        if sys::dispatches_syscalls(self.tid) {
+            return Ok(false);
+        }
         let below = Avma(regs.rsp.wrapping_sub(stub::STACK_ROOM));
         let maps = self.process.maps()?;
         let stack = maps.find(Avma(regs.rsp.wrapping_sub(1)));
@@ -346,6 +358,9 @@ impl<'t> HeldThread<'t> {
     /// `None`: a signal came first and has been delivered.
     fn attempt(&mut self, number: i64, args: &[Arg<'_>; 6]) -> Result<Option<u64>, HoldError> {
         let memory = self.process.memory();
+        if self.below.is_none() {
+            self.below = Some(memory.read_vec(stub::below_at(&self.original), stub::BELOW_LEN)?);
+        }
         let mut values = [0; 6];
         for (value, arg) in values.iter_mut().zip(args) {
             *value = match arg {
@@ -384,8 +399,7 @@ impl<'t> HeldThread<'t> {
             match self.wait(STEP)? {
                 Stop::Syscall => break,
                 Stop::Signal(signal) => {
-                    self.trace(sys::set_registers(self.tid, &self.original))?;
-                    self.in_stub = false;
+                    self.back_to_own_code()?;
                     self.come_to_rest(Some(signal))?;
                     return Ok(None);
                 }
@@ -413,13 +427,24 @@ impl<'t> HeldThread<'t> {
         Ok(self.others.take().map(StoppedProcess::resume))
     }
 
+    /// The thread's own bytes below its stack, then its own registers.
+    fn back_to_own_code(&mut self) -> Result<(), HoldError> {
+        if let Some(below) = self.below.take() {
+            self.process
+                .memory()
+                .write(stub::below_at(&self.original), &below)?;
+        }
+        self.trace(sys::set_registers(self.tid, &self.original))?;
+        self.in_stub = false;
+        Ok(())
+    }
+
     fn let_go(&mut self) -> Result<(), HoldError> {
         if std::mem::replace(&mut self.released, true) {
             return Ok(());
         }
         if self.in_stub {
-            self.trace(sys::set_registers(self.tid, &self.original))?;
-            self.in_stub = false;
+            self.back_to_own_code()?;
             reach(FailPoint::RegistersBack);
             self.trace(sys::interrupt(self.tid))?;
             self.trace(sys::cont(self.tid, 0))?;

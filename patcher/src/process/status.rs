@@ -62,6 +62,22 @@ impl Status {
     }
 }
 
+/// Is it one of the kernel's own threads that borrow the process's memory: an io_uring worker or poller, a vhost worker?
+/// Such a task never runs user code; interrupting it makes the program's I/O fail. Field 9 of `stat`, PF_IO_WORKER and
+/// PF_USER_WORKER (include/linux/sched.h), can't be forged as names can.
+#[must_use]
+pub fn is_kernel_worker(stat: &str) -> bool {
+    const WORKERS: u64 = 0x10 | 0x4000;
+    let flags = stat.rfind(')').and_then(|at| {
+        stat.get(at + 1..)?
+            .split_ascii_whitespace()
+            .nth(6)?
+            .parse::<u64>()
+            .ok()
+    });
+    flags.is_some_and(|flags| flags & WORKERS != 0)
+}
+
 /// The state letter of a `stat` file; the name in parentheses may itself hold parentheses and blanks.
 #[must_use]
 pub fn state_of_stat(stat: &str) -> Option<char> {

@@ -130,6 +130,8 @@ pub struct TaskView {
     pub sp: Avma,
     /// It sleeps in the kernel: its registers can't be changed.
     pub parked: bool,
+    /// The base of `fs`, its thread pointer; unknown while it sleeps in the kernel.
+    pub thread_pointer: Option<u64>,
     /// The kernel will set ip back by two, to repeat a system call.
     pub restarts: bool,
 }
@@ -193,6 +195,7 @@ impl<'t> StoppedProcess<'t> {
                     ip: Avma(regs.rip),
                     sp: Avma(regs.rsp),
                     parked: false,
+                    thread_pointer: Some(regs.fs_base),
                     restarts: tracee::will_restart(&regs),
                 }),
                 Standing::Parked(at) => Some(TaskView {
@@ -200,6 +203,7 @@ impl<'t> StoppedProcess<'t> {
                     ip: at.ip,
                     sp: at.sp,
                     parked: true,
+                    thread_pointer: None,
                     restarts: at.number >= 0,
                 }),
                 Standing::Pending | Standing::Gone => None,

@@ -42,6 +42,14 @@ pub(super) fn scratch_at(regs: &Regs) -> Avma {
     Avma(regs.rsp).plus((RED_ZONE + SCRATCH_LEN as u64).wrapping_neg())
 }
 
+/// Bytes that scratch memory and frame take together.
+pub(super) const BELOW_LEN: usize = SCRATCH_LEN + 8 * FRAME_WORDS;
+
+/// Where they begin.
+pub(super) fn below_at(regs: &Regs) -> Avma {
+    Avma(regs.rsp).plus((RED_ZONE + BELOW_LEN as u64).wrapping_neg())
+}
+
 /// The frame, and the address at which the stub expects it.
 pub(super) fn frame(regs: &Regs) -> (Avma, Vec<u8>) {
     let r = tracee::restarted_by_hand(regs);

@@ -210,6 +210,18 @@ pub(crate) fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// Does the stopped task have its system calls delivered as SIGSYS (prctl(2), PR_SET_SYSCALL_USER_DISPATCH)? Kernels before
+/// 6.4 can't say; programs that do it there are as rare as the kernels.
+pub(crate) fn dispatches_syscalls(tid: i32) -> bool {
+    /// `PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG` and its `struct ptrace_sud_config` (include/uapi/linux/ptrace.h).
+    const GET_CONFIG: libc::c_uint = 0x4211;
+    let mut config = [0_u64; 4];
+    // SAFETY: the kernel writes at most the given size into `config`.
+    let result =
+        unsafe { libc::ptrace(GET_CONFIG, tid, size_of_val(&config), config.as_mut_ptr()) };
+    result == 0 && config[0] != 0
+}
+
 /// Kills this process as `kill -9` would: what failpoints do.
 pub(crate) fn kill_self() {
     // SAFETY: no pointers.

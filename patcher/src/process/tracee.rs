@@ -128,6 +128,19 @@ fn is_interrupted_by_stops(number: i64) -> bool {
             | libc::SYS_semop
             | libc::SYS_semtimedop
             | libc::SYS_io_getevents
+            | libc::SYS_io_uring_enter
+            // On a socket with a timeout of its own (socket(7), SO_RCVTIMEO and SO_SNDTIMEO); having moved a byte they
+            // would tell how many instead.
+            | libc::SYS_read
+            | libc::SYS_readv
+            | libc::SYS_preadv2
+            | libc::SYS_write
+            | libc::SYS_writev
+            | libc::SYS_pwritev2
+            | libc::SYS_sendto
+            | libc::SYS_sendmsg
+            | libc::SYS_sendmmsg
+            | libc::SYS_connect
     )
 }
 

@@ -287,7 +287,23 @@ pub(crate) fn is_part(name: &[u8]) -> bool {
     name.windows(5).any(|window| window == b".cold")
 }
 
-/// Names that contain `name` (or the other way round), for the error message: at most `limit`, shortest first.
+/// Are these the same but for one letter too many, missing or wrong, or two that changed places?
+fn is_one_slip(one: &[u8], other: &[u8]) -> bool {
+    let same = std::iter::zip(one, other)
+        .take_while(|(a, b)| a == b)
+        .count();
+    let (one, other) = (&one[same..], &other[same..]);
+    let same = std::iter::zip(one.iter().rev(), other.iter().rev())
+        .take_while(|(a, b)| a == b)
+        .count();
+    match (&one[..one.len() - same], &other[..other.len() - same]) {
+        ([_], [] | [_]) | ([], [_]) => true,
+        ([a, b], [c, d]) => a == d && b == c,
+        _ => false,
+    }
+}
+
+/// Names that contain `name` (or the other way round) or differ by a slip, for the error message: at most `limit`, shortest first.
 pub(crate) fn similar(image: &ElfImage, code: &ElfImage, name: &str, limit: usize) -> Vec<String> {
     let wanted = name
         .trim_start_matches('_')
@@ -305,7 +321,8 @@ pub(crate) fn similar(image: &ElfImage, code: &ElfImage, name: &str, limit: usiz
         }
         let own = String::from_utf8_lossy(symbol.name);
         let lower = own.to_ascii_lowercase();
-        if lower.contains(&wanted) || (lower.len() > 4 && wanted.contains(&lower)) {
+        let contained = lower.contains(&wanted) || (lower.len() > 4 && wanted.contains(&lower));
+        if contained || is_one_slip(lower.as_bytes(), wanted.as_bytes()) {
             names.push(own.into_owned());
         }
     });
