@@ -230,6 +230,10 @@ fn param_of(
             if marks.nullable {
                 return misplaced("nullable", "it is no pointer");
             }
+            // The callee widens a narrow one by itself, by its sign: 200 in a char would become a huge number.
+            if marks.size && *size < 4 {
+                return misplaced("sz", "its type has fewer than 4 bytes");
+            }
             Ok(ExternParam::Scalar { bytes: *size as u8 })
         }
         _ => Err(ExternError::ParamType {
