@@ -2,6 +2,7 @@
 //! helper: all registers, flags and vector state as they were.
 
 mod application;
+mod confined;
 mod ctx;
 mod from_c;
 mod generated;

@@ -49,8 +49,13 @@ pub(crate) fn sites() -> Vec<SiteRegs> {
 
 impl Rig {
     pub(crate) fn new() -> Self {
-        let size = (arena::PAGE + arena::SLACK) as usize;
-        let arena = Mapping::new(size, arena::PAGE as usize).unwrap();
+        Self::with_window(arena::PAGE)
+    }
+
+    /// With an arena of this window.
+    pub(crate) fn with_window(window: u64) -> Self {
+        let size = (window + arena::SLACK) as usize;
+        let arena = Mapping::new(size, window as usize).unwrap();
         let mut private = Mapping::new(private::BYTES as usize, 4096).unwrap();
         private.bytes_mut()[..8].copy_from_slice(&0x1234_5678_9abc_u64.to_le_bytes());
         let bindings = Bindings {
@@ -139,6 +144,11 @@ pub(crate) fn verified(text: &str) -> VerifiedProgram {
 
 /// A patch of two kinds, by place: at an entry it is `patch`, inside a function `patch_offset`.
 pub(crate) fn of_kind(site: &SiteRegs, body: &str) -> String {
+    with_arena(site, 4096, body)
+}
+
+/// The same with an arena of `len` bytes.
+pub(crate) fn with_arena(site: &SiteRegs, len: u64, body: &str) -> String {
     let kind = if site.at_entry { "patch" } else { "patch_offset" };
-    format!(".kind {kind}\n.arena 4096\n{body}")
+    format!(".kind {kind}\n.arena {len}\n{body}")
 }

@@ -312,11 +312,8 @@ impl Lower<'_> {
                 src,
             } => self.atomic(at, op, size, base, off, src),
             Insn::Jump { target } => {
-                // To the next slot that does something is no jump.
-                if !self.falls_to(at, target) {
-                    let target = self.label_of(target);
-                    self.asm.jmp(target);
-                }
+                let target = self.label_of(target);
+                self.asm.jmp(target);
             }
             Insn::JumpIf {
                 op,
@@ -330,11 +327,6 @@ impl Lower<'_> {
             Insn::Exit => self.exit(at),
             Insn::LdImm64Tail => {}
         }
-    }
-
-    fn falls_to(&self, at: usize, target: Pc) -> bool {
-        let between = self.analysis.ops.get(at + 1..target.index());
-        between.is_some_and(|ops| ops.iter().all(|op| *op == Op::Nothing))
     }
 
     fn label_of(&self, pc: Pc) -> Label {
