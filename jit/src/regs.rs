@@ -75,14 +75,19 @@ impl Needs {
     /// Reads them off the ops.
     pub(crate) fn of(program: &Program, facts: &Facts, analysis: &Analysis) -> Self {
         let mut needs = Self::default();
-        let main_end = program.subprogs().first().map_or(0, |main| main.end.index());
+        let main_end = program
+            .subprogs()
+            .first()
+            .map_or(0, |main| main.end.index());
         for (at, op) in analysis.ops.iter().enumerate() {
             needs.add(facts, at, op, at >= main_end);
         }
         let called: Vec<Routine> = needs.routines.iter().filter_map(|r| r.calls()).collect();
         needs.routines.extend(called);
         if needs.calls_application {
-            needs.routines.extend([Routine::GuardEnter, Routine::GuardLeave]);
+            needs
+                .routines
+                .extend([Routine::GuardEnter, Routine::GuardLeave]);
         }
         needs
     }

@@ -129,7 +129,11 @@ fn results_are_extended() {
                  mov %r0, 0\nexit"
             );
             rig.run(&of_kind(&site, &body), &site);
-            assert_eq!((rig.word(0), rig.word(8), rig.word(16)), (wanted, value, 7), "{ret}");
+            assert_eq!(
+                (rig.word(0), rig.word(8), rig.word(16)),
+                (wanted, value, 7),
+                "{ret}"
+            );
         }
     }
 }
@@ -189,7 +193,11 @@ fn a_nested_entry_continues_unpatched() {
         // Continues at a `ret` behind it.
         let mut bytes = patch.bytes.clone();
         let mut fixups = patch.fixups.clone();
-        for fixup in patch.fixups.iter().filter(|fixup| fixup.kind == FixupKind::Continue) {
+        for fixup in patch
+            .fixups
+            .iter()
+            .filter(|fixup| fixup.kind == FixupKind::Continue)
+        {
             let distance = i32::try_from(bytes.len() - (fixup.at + 4)).unwrap();
             bytes[fixup.at..fixup.at + 4].copy_from_slice(&distance.to_le_bytes());
         }

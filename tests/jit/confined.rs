@@ -12,10 +12,23 @@ fn landing(pointer: u64, offset: i64, window: u64) -> usize {
 
 #[test]
 fn loads_stores_and_atomics_stay_inside() {
-    let pointers = [0, 5, 4095, 0xfff_ffff, 0xffff_ffff, 0x1_0000_0000, u64::MAX, 0x7fff_ffff_fffc, 0x8000_0000_0000_0000];
+    let pointers = [
+        0,
+        5,
+        4095,
+        0xfff_ffff,
+        0xffff_ffff,
+        0x1_0000_0000,
+        u64::MAX,
+        0x7fff_ffff_fffc,
+        0x8000_0000_0000_0000,
+    ];
     for window in [1 << 12, 1 << 20, 1 << 31, 1 << 32] {
         for site in sites() {
-            for (pointer, offset) in pointers.iter().flat_map(|pointer| [(*pointer, 0), (*pointer, -8), (*pointer, 32767)]) {
+            for (pointer, offset) in pointers
+                .iter()
+                .flat_map(|pointer| [(*pointer, 0), (*pointer, -8), (*pointer, 32767)])
+            {
                 let mut rig = Rig::with_window(window);
                 rig.set = vec![(RDI, pointer), (RSI, 0x55)];
                 let at = landing(pointer, offset, window);
@@ -36,7 +49,11 @@ fn loads_stores_and_atomics_stay_inside() {
                      stxdw [%r2+64], %r3\nmov %r0, 0\nexit"
                 );
                 rig.run(&with_arena(&site, window, &body), &site);
-                let word = if atomics.is_empty() { 0x55 } else { (0x55 + 0x80 | 3) ^ 0x55 };
+                let word = if atomics.is_empty() {
+                    0x55
+                } else {
+                    (0x55 + 0x80 | 3) ^ 0x55
+                };
                 let place = format!("{pointer:#x}{offset:+}, window {window:#x}, {site:x?}");
                 assert_eq!((rig.word(at), rig.word(64)), (word, 0x80), "{place}");
             }

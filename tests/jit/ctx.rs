@@ -32,7 +32,11 @@ fn every_field_is_read() {
             };
             for (index, (_, bytes)) in widths.iter().enumerate() {
                 let part = value >> (64 - 8 * bytes);
-                assert_eq!(rig.word(8 * index), part, "{field:?}, {bytes} bytes, {site:x?}");
+                assert_eq!(
+                    rig.word(8 * index),
+                    part,
+                    "{field:?}, {bytes} bytes, {site:x?}"
+                );
             }
         }
     }
@@ -62,7 +66,10 @@ fn writes_arrive() {
                 let mask = u64::MAX.checked_shl(shift).unwrap();
                 let old = ran.before.gpr[number];
                 let wanted = old & !mask | 0x1122_3344_5566_7788 << shift & mask;
-                assert_eq!(ran.after.gpr[number], wanted, "{field:?}, {bytes} bytes, {site:x?}");
+                assert_eq!(
+                    ran.after.gpr[number], wanted,
+                    "{field:?}, {bytes} bytes, {site:x?}"
+                );
             }
         }
     }

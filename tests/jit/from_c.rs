@@ -73,7 +73,11 @@ fn refusals(source: &Path) -> Vec<String> {
             };
             if let Err(refusal) = checked(&patch, site, &bindings, patch.arena_window + 4096) {
                 let code = disassembly(&patch.bytes[..patch.code_len], 0);
-                refusals.push(format!("{}: {refusal}\n{}\n{code}", source.display(), verified.program().listing()));
+                refusals.push(format!(
+                    "{}: {refusal}\n{}\n{code}",
+                    source.display(),
+                    verified.program().listing()
+                ));
                 break;
             }
         }
@@ -92,20 +96,33 @@ const NOT_FOLLOWED: [&str; 4] = [
 
 #[test]
 fn the_check_follows_what_is_compiled_from_c() {
-    let folders = ["cases/bench", "../samples", "cases/objects/accept", "cases/verifier/accepted"];
+    let folders = [
+        "cases/bench",
+        "../samples",
+        "cases/objects/accept",
+        "cases/verifier/accepted",
+    ];
     let (mut compiled, mut refused) = (0, Vec::new());
     for source in folders.iter().flat_map(|folder| sources(folder)) {
         compiled += 1;
         let against = refusals(&source);
         if NOT_FOLLOWED.iter().any(|name| source.ends_with(name)) {
-            assert!(!against.is_empty(), "{} is followed now: off the list", source.display());
+            assert!(
+                !against.is_empty(),
+                "{} is followed now: off the list",
+                source.display()
+            );
         } else {
             refused.extend(against);
         }
     }
     assert!(compiled > 10, "only {compiled} sources");
     let count = refused.len();
-    assert!(refused.is_empty(), "{count} of {compiled} refused\n{}", refused.join("\n\n"));
+    assert!(
+        refused.is_empty(),
+        "{count} of {compiled} refused\n{}",
+        refused.join("\n\n")
+    );
 }
 
 /// Instructions of the fast path, the final jump included.
@@ -113,13 +130,18 @@ fn instructions(name: &str) -> usize {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("cases/bench/{name}.c"));
     let programs = programs(&source);
     let patch = compile(&programs[0], &sites()[0]);
-    disassembly(&patch.bytes[..patch.code_len], 0).lines().count()
+    disassembly(&patch.bytes[..patch.code_len], 0)
+        .lines()
+        .count()
 }
 
 #[test]
 fn hot_patches_are_short() {
     // push, movabs, add (lock add), pop, jmp
-    assert_eq!((instructions("count"), instructions("count_atomic")), (5, 5));
+    assert_eq!(
+        (instructions("count"), instructions("count_atomic")),
+        (5, 5)
+    );
     // push; mov, cmp, jb; movabs, add; mov; pop, jmp
     assert_eq!(instructions("clamp"), 9);
 }

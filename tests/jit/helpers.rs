@@ -9,7 +9,8 @@ use crate::rig::{Rig, of_kind, sites};
 fn each_place(before: &str, call: &str, check: impl Fn(&Rig)) {
     for site in sites() {
         let mut rig = Rig::new();
-        let body = format!("{before}\n{call}\nlddw %r1, arena\nstxdw [%r1+0], %r0\nmov %r0, 0\nexit");
+        let body =
+            format!("{before}\n{call}\nlddw %r1, arena\nstxdw [%r1+0], %r0\nmov %r0, 0\nexit");
         rig.run(&of_kind(&site, &body), &site);
         check(&rig);
     }
@@ -115,7 +116,11 @@ fn strncmp() {
                  call bpf_strncmp\nlddw %r1, arena\nstxdw [%r1+0], %r0\nmov %r0, 0\nexit"
             );
             rig.run(&of_kind(&site, &body), &site);
-            assert_eq!(rig.word(0).cast_signed(), wanted, "{left:?} {right:?} {size}");
+            assert_eq!(
+                rig.word(0).cast_signed(),
+                wanted,
+                "{left:?} {right:?} {size}"
+            );
         }
     }
 }

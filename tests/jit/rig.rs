@@ -77,8 +77,13 @@ impl Rig {
     pub(crate) fn compile(&self, text: &str, site: &SiteRegs) -> CompiledPatch {
         let patch = compile(&verified(text), site);
         let listing = || disassembly(&patch.bytes[..patch.code_len], 0);
-        checked(&patch, site, &self.bindings, self.arena.bytes().len() as u64)
-            .unwrap_or_else(|refusal| panic!("{refusal}\n{text}\n{}", listing()));
+        checked(
+            &patch,
+            site,
+            &self.bindings,
+            self.arena.bytes().len() as u64,
+        )
+        .unwrap_or_else(|refusal| panic!("{refusal}\n{text}\n{}", listing()));
         patch
     }
 
@@ -89,7 +94,12 @@ impl Rig {
         self.run_native(&native, &patch, site)
     }
 
-    pub(crate) fn run_native(&mut self, native: &Native, patch: &CompiledPatch, site: &SiteRegs) -> Ran {
+    pub(crate) fn run_native(
+        &mut self,
+        native: &Native,
+        patch: &CompiledPatch,
+        site: &SiteRegs,
+    ) -> Ran {
         let mut cpu = Cpu::filled(0xfeed_f00d);
         for (number, value) in &self.set {
             cpu.gpr[usize::from(*number)] = *value;
@@ -107,7 +117,11 @@ impl Rig {
         };
         let except: Vec<u8> = lost.iter().map(upatch_jit::Gpr::number).collect();
         let wrong = before.differences(&cpu, &except);
-        assert!(wrong.is_empty(), "{wrong:?}\n{}", disassembly(&patch.bytes[..patch.code_len], 0));
+        assert!(
+            wrong.is_empty(),
+            "{wrong:?}\n{}",
+            disassembly(&patch.bytes[..patch.code_len], 0)
+        );
         if !site.at_entry {
             assert_eq!(before.flags, cpu.flags, "flags");
         }
@@ -149,6 +163,10 @@ pub(crate) fn of_kind(site: &SiteRegs, body: &str) -> String {
 
 /// The same with an arena of `len` bytes.
 pub(crate) fn with_arena(site: &SiteRegs, len: u64, body: &str) -> String {
-    let kind = if site.at_entry { "patch" } else { "patch_offset" };
+    let kind = if site.at_entry {
+        "patch"
+    } else {
+        "patch_offset"
+    };
     format!(".kind {kind}\n.arena {len}\n{body}")
 }

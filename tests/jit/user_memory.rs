@@ -16,7 +16,11 @@ impl Edge {
         let pages = Mapping::new(8192, 4096).unwrap();
         // SAFETY: the second page is this mapping's, and nothing refers to its content.
         let done = unsafe {
-            libc::mprotect((pages.address() + 4096) as *mut libc::c_void, 4096, libc::PROT_NONE)
+            libc::mprotect(
+                (pages.address() + 4096) as *mut libc::c_void,
+                4096,
+                libc::PROT_NONE,
+            )
         };
         assert_eq!(done, 0);
         Self { pages }
@@ -47,10 +51,20 @@ fn read(helper: &str, size: usize, address: u64) -> Vec<(i64, Vec<u8>)> {
              lddw %r1, arena\nstxdw [%r1+0], %r0\nmov %r0, 0\nexit"
         );
         rig.run(&of_kind(&site, &body), &site);
-        assert_eq!(rig.arena.bytes()[64 + size], 0xaa, "written behind the buffer");
-        results.push((rig.word(0).cast_signed(), rig.arena.bytes()[64..64 + size].to_vec()));
+        assert_eq!(
+            rig.arena.bytes()[64 + size],
+            0xaa,
+            "written behind the buffer"
+        );
+        results.push((
+            rig.word(0).cast_signed(),
+            rig.arena.bytes()[64..64 + size].to_vec(),
+        ));
     }
-    assert!(results.windows(2).all(|two| two[0] == two[1]), "{results:?}");
+    assert!(
+        results.windows(2).all(|two| two[0] == two[1]),
+        "{results:?}"
+    );
     results.truncate(1);
     results
 }
@@ -60,7 +74,10 @@ fn probe_read_user() {
     let bytes: Vec<u8> = (1..=100).collect();
     for size in [1, 4, 8, 100] {
         let wanted = (0, bytes[..size].to_vec());
-        assert_eq!(read("bpf_probe_read_user", size, bytes.as_ptr() as u64), [wanted]);
+        assert_eq!(
+            read("bpf_probe_read_user", size, bytes.as_ptr() as u64),
+            [wanted]
+        );
     }
     for bad in [0, 1, u64::MAX, 0x8000_0000_0000, 0x7fff_ffff_f000 - 4] {
         assert_eq!(read("bpf_probe_read_user", 8, bad), [(EFAULT, vec![0; 8])]);
@@ -90,7 +107,10 @@ fn probe_read_user_str() {
     let helper = "bpf_probe_read_user_str";
     let text = b"hello\0garbage";
     let at = text.as_ptr() as u64;
-    assert_eq!(read(helper, 16, at), [(6, b"hello\0\0\0\0\0\0\0\0\0\0\0".to_vec())]);
+    assert_eq!(
+        read(helper, 16, at),
+        [(6, b"hello\0\0\0\0\0\0\0\0\0\0\0".to_vec())]
+    );
     assert_eq!(read(helper, 6, at), [(6, b"hello\0".to_vec())]);
     assert_eq!(read(helper, 5, at), [(5, b"hell\0".to_vec())]);
     assert_eq!(read(helper, 1, at), [(1, b"\0".to_vec())]);
@@ -98,7 +118,10 @@ fn probe_read_user_str() {
     // Ends with the page: what is behind is not touched.
     let mut edge = Edge::new();
     let at = edge.put_last(b"end\0");
-    assert_eq!(read(helper, 16, at), [(4, b"end\0\0\0\0\0\0\0\0\0\0\0\0\0".to_vec())]);
+    assert_eq!(
+        read(helper, 16, at),
+        [(4, b"end\0\0\0\0\0\0\0\0\0\0\0\0\0".to_vec())]
+    );
     // Runs into the page that can't be read.
     let at = edge.put_last(b"open");
     assert_eq!(read(helper, 16, at), [(EFAULT, vec![0; 16])]);
@@ -115,7 +138,11 @@ fn probe_write_user() {
     for site in sites() {
         let mut target = Mapping::new(4096, 4096).unwrap();
         target.bytes_mut()[..16].fill(0x11);
-        for (address, wanted) in [(target.address(), 0), (0, EFAULT), (target.address() + 4090, EFAULT)] {
+        for (address, wanted) in [
+            (target.address(), 0),
+            (0, EFAULT),
+            (target.address() + 4090, EFAULT),
+        ] {
             let mut rig = Rig::new();
             rig.set = vec![(RDI, address)];
             let body = "ldxdw %r1, [%r1+112]\nlddw %r2, 0x1122334455667788\nstxdw [%r10-8], %r2\nmov %r2, %r10\nadd %r2, -8\n\

@@ -6,7 +6,7 @@
 
 use upatch_abi::arena;
 use upatch_abi::ctx::CtxField;
-use upatch_jit::interp::{self, Fault, Helpers, HelperFault, Input, Machine};
+use upatch_jit::interp::{self, Fault, HelperFault, Helpers, Input, Machine};
 use upatch_jit::{CompiledPatch, Fixup, GprSet, SiteRegs, VectorState, private};
 use upatch_trampolines::check::{self, CheckPolicy, TlsWindow};
 use upatch_trampolines::{
@@ -59,7 +59,11 @@ struct Candidate {
 ///
 /// # Errors
 /// The first difference, with the seed that gives it.
-pub fn compare(first_seed: u64, programs: u64, mut done: impl FnMut() -> bool) -> Result<Tally, String> {
+pub fn compare(
+    first_seed: u64,
+    programs: u64,
+    mut done: impl FnMut() -> bool,
+) -> Result<Tally, String> {
     let mut place = Surroundings::new().map_err(|error| error.to_string())?;
     let mut tally = Tally::default();
     let mut seed = first_seed;
@@ -198,7 +202,8 @@ impl Surroundings {
                 }
             }
             for run in 0..RUNS {
-                self.once(candidate, &native, start, run, tally).map_err(failed)?;
+                self.once(candidate, &native, start, run, tally)
+                    .map_err(failed)?;
             }
             tally.programs += 1;
         }
@@ -264,7 +269,8 @@ impl Surroundings {
         if candidate.patch.is_none() {
             let mut memory = input.memory.clone();
             // SAFETY: verified, and it just ran to its end in the interpreter on the same memory.
-            let got = unsafe { native.call(start, memory.as_mut_ptr() as u64, memory.len() as u64) };
+            let got =
+                unsafe { native.call(start, memory.as_mut_ptr() as u64, memory.len() as u64) };
             if got != r0 {
                 return Err(format!("r0 is {got:#x}, should be {r0:#x}"));
             }
@@ -274,9 +280,8 @@ impl Surroundings {
         } else {
             let before = cpu.clone();
             // SAFETY: as above; the stack is ours.
-            let left = unsafe {
-                native.run(start, &mut cpu, &mut self.stack, !candidate.site.at_entry)
-            };
+            let left =
+                unsafe { native.run(start, &mut cpu, &mut self.stack, !candidate.site.at_entry) };
             self.compare_cpu(candidate, (&before, &cpu), left, (r0, &output.ctx))?;
             tally.returned += u64::from(left == Left::Return);
         }
@@ -294,7 +299,11 @@ impl Surroundings {
         (r0, ctx): (u64, &[u8]),
     ) -> Result<(), String> {
         let patches = candidate.verified.program().kind() != ProgramKind::Probe;
-        let expected = if patches && r0 == 1 { Left::Return } else { Left::Continue };
+        let expected = if patches && r0 == 1 {
+            Left::Return
+        } else {
+            Left::Continue
+        };
         if left != expected {
             return Err(format!("left by {left:?}, r0 should be {r0}"));
         }
@@ -311,17 +320,30 @@ impl Surroundings {
             }
         }
         wanted.gpr[4] = before.gpr[4] + if left == Left::Return { 8 } else { 0 };
-        let written = candidate.patch.as_ref().map_or(GprSet::EMPTY, |patch| patch.writes);
+        let written = candidate
+            .patch
+            .as_ref()
+            .map_or(GprSet::EMPTY, |patch| patch.writes);
         let lost = match left {
             Left::Continue => candidate.site.free.minus(written),
-            Left::Return => candidate.site.free.minus(written.intersection(GprSet(0b101))),
+            Left::Return => candidate
+                .site
+                .free
+                .minus(written.intersection(GprSet(0b101))),
         };
         let except: Vec<u8> = lost.iter().map(upatch_jit::Gpr::number).collect();
         let mut wrong = wanted.differences(after, &except);
         if !candidate.site.at_entry && before.flags != after.flags {
-            wrong.push(format!("flags {:#x} became {:#x}", before.flags, after.flags));
+            wrong.push(format!(
+                "flags {:#x} became {:#x}",
+                before.flags, after.flags
+            ));
         }
-        if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
+        if wrong.is_empty() {
+            Ok(())
+        } else {
+            Err(wrong.join("; "))
+        }
     }
 }
 
@@ -348,7 +370,11 @@ pub fn checked(
         code_len: patch.code_len,
         fixups: patch.fixups.iter().map(translated).collect(),
         stack_bytes: patch.stack_bytes,
-        arena_len: if patch.arena_window == 0 { 0 } else { arena_bytes },
+        arena_len: if patch.arena_window == 0 {
+            0
+        } else {
+            arena_bytes
+        },
         calls_application: patch.calls_application,
     };
     let externs: Vec<Avma> = bindings.externs.iter().map(|at| Avma(*at)).collect();
@@ -359,7 +385,9 @@ pub fn checked(
         private_base: Avma(bindings.private),
     };
     let near = Avma((bindings.site & !0xffff) + 0x10_0000);
-    let image = template.place(near, &places).map_err(|error| error.to_string())?;
+    let image = template
+        .place(near, &places)
+        .map_err(|error| error.to_string())?;
     let set = |set: GprSet| upatch_trampolines::GprSet(set.0);
     let policy = CheckPolicy {
         free: set(site.free),
@@ -386,7 +414,9 @@ pub fn checked(
         }),
         ..CheckPolicy::strict(32 << 10)
     };
-    check::check(&image, &policy).map(drop).map_err(|failure| failure.to_string())
+    check::check(&image, &policy)
+        .map(drop)
+        .map_err(|failure| failure.to_string())
 }
 
 fn translated(fixup: &Fixup) -> Place {

@@ -192,7 +192,8 @@ impl Native {
     pub unsafe fn call(&self, offset: usize, first: u64, second: u64) -> u64 {
         let at = self.code.address() + offset as u64;
         // SAFETY: the caller says so.
-        let function: extern "C" fn(u64, u64) -> u64 = unsafe { std::mem::transmute(at as *const ()) };
+        let function: extern "C" fn(u64, u64) -> u64 =
+            unsafe { std::mem::transmute(at as *const ()) };
         function(first, second)
     }
 
@@ -205,7 +206,13 @@ impl Native {
     ///
     /// # Safety
     /// The code must be a patch that is safe to enter so.
-    pub unsafe fn run(&self, offset: usize, cpu: &mut Cpu, stack: &mut Mapping, red_zone: bool) -> Left {
+    pub unsafe fn run(
+        &self,
+        offset: usize,
+        cpu: &mut Cpu,
+        stack: &mut Mapping,
+        red_zone: bool,
+    ) -> Left {
         static ONE: Mutex<()> = Mutex::new(());
         let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let top = stack.bytes().len() - 4096;
@@ -226,7 +233,11 @@ impl Native {
             before[from..],
             "the stack of the patched function or its caller was written"
         );
-        if left == 1 { Left::Continue } else { Left::Return }
+        if left == 1 {
+            Left::Continue
+        } else {
+            Left::Return
+        }
     }
 
     /// Address of the byte at `offset`.

@@ -26,7 +26,9 @@ pub(super) fn fuse(ops: &mut [Op], leaders: &[bool], facts: &Facts, live_out: &[
         let Some((op, carrier)) = fused(*load, *alu, *store) else {
             continue;
         };
-        let carried_on = live_out.get(third).is_none_or(|live| live.contains(carrier));
+        let carried_on = live_out
+            .get(third)
+            .is_none_or(|live| live.contains(carrier));
         let same_access = facts.access.get(first) == facts.access.get(third);
         if carried_on || is_ctx(facts, first) || !same_access {
             continue;

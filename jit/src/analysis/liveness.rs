@@ -38,14 +38,13 @@ impl Flow<'_> {
             for (at, op) in ops.iter().enumerate().rev() {
                 let out = self.after(at, op, &before);
                 let effect = self.effect(at, op, &live.live_in);
-                let input = out
-                    .minus(effect.writes)
-                    .minus(effect.kills)
-                    .union(if effect.lasting || !is_dead(&effect, out) {
+                let input = out.minus(effect.writes).minus(effect.kills).union(
+                    if effect.lasting || !is_dead(&effect, out) {
                         effect.reads
                     } else {
                         RegSet::EMPTY
-                    });
+                    },
+                );
                 if let (Some(place), Some(place_out)) = (before.get_mut(at), live.out.get_mut(at)) {
                     changed |= *place != input;
                     *place = input;
@@ -74,9 +73,11 @@ impl Flow<'_> {
                 next.union(at_pc(*target))
             }
             Op::Plain(Insn::Exit) => RegSet::EMPTY,
-            Op::Nothing | Op::Plain(_) | Op::Update { .. } | Op::Loop { .. } | Op::Strncmp { .. } => {
-                next
-            }
+            Op::Nothing
+            | Op::Plain(_)
+            | Op::Update { .. }
+            | Op::Loop { .. }
+            | Op::Strncmp { .. } => next,
         }
     }
 

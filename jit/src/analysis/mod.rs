@@ -125,7 +125,10 @@ pub(crate) fn analyse(program: &Program, facts: &Facts, keep_result: bool) -> An
             used = used.union(effect.reads).union(effect.writes);
         }
     }
-    let unset = live.live_in.iter().fold(RegSet::EMPTY, |all, live| all.union(*live));
+    let unset = live
+        .live_in
+        .iter()
+        .fold(RegSet::EMPTY, |all, live| all.union(*live));
     let unset = unset.minus(RegSet::arguments(2));
     Analysis {
         unset,

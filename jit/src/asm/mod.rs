@@ -99,8 +99,8 @@ impl Assembler {
             let target = self.labels[label.0].expect("a label is referred to but not bound");
             let from = at + 4;
             // SANITY: code is at most a few megabytes (MAX_SLOTS times the longest lowering).
-            let distance = i32::try_from(target as i64 - from as i64)
-                .expect("code is larger than 2 GiB");
+            let distance =
+                i32::try_from(target as i64 - from as i64).expect("code is larger than 2 GiB");
             self.bytes[*at..from].copy_from_slice(&distance.to_le_bytes());
         }
         (self.bytes, self.fixups)

@@ -119,7 +119,11 @@ fn operand(insn: &Instruction, index: u32, expected: Expected) -> Result<(), Str
             } else {
                 insn.near_branch_target()
             };
-            if found == at { Ok(()) } else { fail(format!("{found:#x}")) }
+            if found == at {
+                Ok(())
+            } else {
+                fail(format!("{found:#x}"))
+            }
         }
         Expected::Out => Ok(()),
     }
@@ -134,7 +138,11 @@ fn check(mnemonic: &str, operands: &[Expected], emit: impl FnOnce(&mut Assembler
     let insn = decoder.decode();
     let name = format!("{:?}", insn.mnemonic()).to_lowercase();
     assert_eq!(name, mnemonic, "{bytes:02x?}");
-    assert_eq!(insn.len(), bytes.len(), "{bytes:02x?} is not one instruction");
+    assert_eq!(
+        insn.len(),
+        bytes.len(),
+        "{bytes:02x?} is not one instruction"
+    );
     for (index, expected) in (0..).zip(operands) {
         if let Err(wrong) = operand(&insn, index, *expected) {
             panic!("{mnemonic} {bytes:02x?}: {wrong}");
@@ -306,7 +314,9 @@ fn without_operands() {
     check("cld", &[], Assembler::cld);
     check("pushfq", &[], Assembler::pushfq);
     check("popfq", &[], Assembler::popfq);
-    check("jmp", &[Expected::Out], |asm| asm.jmp_out(FixupKind::Continue));
+    check("jmp", &[Expected::Out], |asm| {
+        asm.jmp_out(FixupKind::Continue)
+    });
 }
 
 /// A fixup names the field of its instruction.

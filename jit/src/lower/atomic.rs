@@ -49,7 +49,8 @@ impl Lower<'_> {
         if r0 != Gpr::Rax {
             self.asm.xchg_rr(Gpr::Rax, r0);
         }
-        self.asm.lock_cmpxchg(width, mem.swapped(swap), swap.of(src));
+        self.asm
+            .lock_cmpxchg(width, mem.swapped(swap), swap.of(src));
         if let W32 = width {
             // Where the comparison succeeds, the processor leaves the upper half as it was.
             self.asm.mov_rr(W32, Gpr::Rax, Gpr::Rax);

@@ -60,7 +60,10 @@ pub(super) fn main_frame(
 
 /// Can the program refuse the call?
 fn may_return(program: &Program, facts: &Facts) -> bool {
-    let end = program.subprogs().first().map_or(0, |main| main.end.index());
+    let end = program
+        .subprogs()
+        .first()
+        .map_or(0, |main| main.end.index());
     let verdicts = facts.verdict.get(..end).unwrap_or_default();
     verdicts
         .iter()
@@ -310,7 +313,11 @@ impl Lower<'_> {
 
     /// To the common way on, which follows the main program's last slot.
     fn go_on(&mut self, at: usize) {
-        let end = self.program.subprogs().first().map_or(0, |main| main.end.index());
+        let end = self
+            .program
+            .subprogs()
+            .first()
+            .map_or(0, |main| main.end.index());
         let rest = self.analysis.ops.get(at + 1..end).unwrap_or_default();
         if !rest.iter().all(|op| *op == Op::Nothing) {
             self.asm.jmp(self.continues);

@@ -33,7 +33,8 @@ impl Lower<'_> {
         if let Ok(mask) = u32::try_from(self.window.saturating_sub(1))
             && mask != u32::MAX
         {
-            self.asm.arith_ri(Arith::And, W32, address, mask.cast_signed());
+            self.asm
+                .arith_ri(Arith::And, W32, address, mask.cast_signed());
         }
         self.asm.mov_address(value, FixupKind::Arena(0));
         self.asm.arith_rr(Arith::Add, W64, address, value);

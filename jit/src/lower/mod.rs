@@ -331,7 +331,10 @@ impl Lower<'_> {
 
     fn label_of(&self, pc: Pc) -> Label {
         // SANITY: `Program` guarantees that targets exist, and there is a label per slot and one behind.
-        *self.labels.get(pc.index()).expect("a jump out of the program")
+        *self
+            .labels
+            .get(pc.index())
+            .expect("a jump out of the program")
     }
 
     fn load_immediate(&mut self, dst: Reg, imm: Imm64) {

@@ -42,10 +42,7 @@ pub(super) fn enter(asm: &mut Assembler) {
     let labels: [_; 7] = std::array::from_fn(|_| asm.label());
     let [search, not_found, free, taken, found, claimed, missed] = labels;
     let key = Mem::sum(Gpr::R9, Gpr::Rcx);
-    let rsp = Mem {
-        disp: 8,
-        ..key
-    };
+    let rsp = Mem { disp: 8, ..key };
     identify(asm);
     // r8: offset of the bucket, r9: its address.
     asm.mov_ri(Gpr::R8, GOLDEN);

@@ -104,8 +104,9 @@ impl Routine {
             Self::GetSmpProcessorId => SYSCALL.with(Rdi).with(Rsi).with(Rdx),
             Self::GetCurrentPidTgid | Self::GetCurrentUidGid => SYSCALL.with(Rdx),
             Self::GetCurrentComm => SYSCALL.with(Rdi).with(Rsi).with(R8).with(R9),
-            Self::ProbeWriteUser | Self::ProbeReadUser | Self::ProbeReadUserStr => SYSCALL
-                .union(GprSet::of(&[Rdi, Rsi, Rdx, R8, R9, R10, R12])),
+            Self::ProbeWriteUser | Self::ProbeReadUser | Self::ProbeReadUserStr => {
+                SYSCALL.union(GprSet::of(&[Rdi, Rsi, Rdx, R8, R9, R10, R12]))
+            }
             Self::Strncmp => GprSet::of(&[Rax, Rcx, Rdx, Rsi, Rdi, R8, R9]),
             Self::SetErrno | Self::CallApplication => GprSet::CALLER_SAVED,
             Self::GuardEnter => GprSet::of(&[Rax, Rcx, Rdx, R8, R9, R11]),
@@ -136,9 +137,7 @@ impl Routine {
             Self::GetCurrentUidGid => &[ids::GETUID, ids::GETGID],
             Self::GetCurrentComm => &[comm::PRCTL],
             Self::ProbeWriteUser => &[ids::GETPID, user::PROCESS_VM_WRITEV],
-            Self::ProbeReadUser | Self::ProbeReadUserStr => {
-                &[ids::GETPID, user::PROCESS_VM_READV]
-            }
+            Self::ProbeReadUser | Self::ProbeReadUserStr => &[ids::GETPID, user::PROCESS_VM_READV],
             Self::GetPrandomU32
             | Self::Strncmp
             | Self::SetErrno

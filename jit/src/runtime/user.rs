@@ -116,7 +116,17 @@ fn zero_all(asm: &mut Assembler) {
 /// (strings seldom cross two page ends), and the buffer's bounds stay obvious.
 pub(super) fn probe_read_str(asm: &mut Assembler) {
     let labels: [_; 9] = std::array::from_fn(|_| asm.label());
-    let [empty, round, clamped, scan, scanned, found, fill, filled, failed] = labels;
+    let [
+        empty,
+        round,
+        clamped,
+        scan,
+        scanned,
+        found,
+        fill,
+        filled,
+        failed,
+    ] = labels;
     prologue(asm);
     asm.mov_rr(W64, Gpr::Rbp, Gpr::Rdi);
     asm.mov_rr(W32, Gpr::R12, Gpr::Rsi);
