@@ -79,7 +79,8 @@ impl Uprobe {
             ..PerfEventAttr::default()
         };
         // SAFETY: attr and path outlive the call; -1, 0, -1, 0: every process, CPU 0 (the probe itself fires on all).
-        let fd = unsafe { libc::syscall(libc::SYS_perf_event_open, &raw const attr, -1, 0, -1, 8_u64) };
+        let fd =
+            unsafe { libc::syscall(libc::SYS_perf_event_open, &raw const attr, -1, 0, -1, 8_u64) };
         if fd < 0 {
             return Err(io::Error::last_os_error()).context("perf_event_open");
         }
@@ -91,7 +92,10 @@ impl Uprobe {
                 return Err(io::Error::last_os_error()).context("attaching the uprobe");
             }
         }
-        Ok(Self { _event: event, _program: program })
+        Ok(Self {
+            _event: event,
+            _program: program,
+        })
     }
 }
 
@@ -107,7 +111,14 @@ fn load_empty_program() -> Result<OwnedFd> {
         ..ProgLoad::default()
     };
     // SAFETY: attr, insns and license outlive the call; the kernel reads `size_of` bytes of attr.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const attr, size_of::<ProgLoad>()) };
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_PROG_LOAD,
+            &raw const attr,
+            size_of::<ProgLoad>(),
+        )
+    };
     if fd < 0 {
         return Err(io::Error::last_os_error().into());
     }
@@ -137,6 +148,8 @@ fn file_offset(file: &Path, function: &str) -> Result<u64> {
 pub fn build_id_of(file: &Path) -> Result<String> {
     let bytes = fs::read(file)?;
     let elf = object::File::parse(&*bytes)?;
-    let id = elf.build_id()?.with_context(|| format!("{} has no build-id", file.display()))?;
+    let id = elf
+        .build_id()?
+        .with_context(|| format!("{} has no build-id", file.display()))?;
     Ok(id.iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -24,8 +24,11 @@ struct Victim {
 
 impl Victim {
     fn spawn(program: &Path, threads: usize) -> Result<Self> {
-        let mut child =
-            Command::new(program).arg(threads.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut child = Command::new(program)
+            .arg(threads.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
         let answers = BufReader::new(child.stdout.take().context("no pipe from the victim")?);
         let mut victim = Self { child, answers };
         let ready = victim.line()?;
@@ -94,9 +97,15 @@ fn bare_stop(pid: Pid) -> Result<()> {
 }
 
 fn run(command: &mut Command) -> Result<()> {
-    let output = command.output().with_context(|| format!("cannot start {command:?}"))?;
+    let output = command
+        .output()
+        .with_context(|| format!("cannot start {command:?}"))?;
     if !output.status.success() {
-        bail!("{command:?}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+        bail!(
+            "{command:?}: {}\n{}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
     Ok(())
 }
@@ -118,7 +127,10 @@ fn main() -> ExitCode {
 
 fn bench(as_json: bool) -> Result<()> {
     let here = std::env::current_exe()?;
-    let upatch = here.parent().context("the bench has no folder")?.join("upatch");
+    let upatch = here
+        .parent()
+        .context("the bench has no folder")?
+        .join("upatch");
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
     let scratch = tempfile::tempdir()?;
     let program = scratch.path().join("bench_apply");
@@ -127,7 +139,11 @@ fn bench(as_json: bool) -> Result<()> {
         .arg(&program)
         .arg(tests.join("victims/bench_apply.c")))?;
     let object = scratch.path().join("apply.o");
-    run(Command::new(&upatch).arg("build").arg(tests.join("cases/bench/apply.c")).arg("-o").arg(&object))?;
+    run(Command::new(&upatch)
+        .arg("build")
+        .arg(tests.join("cases/bench/apply.c"))
+        .arg("-o")
+        .arg(&object))?;
     let build_id = upatch_tests::build_id_of(&program)?;
 
     let mut rows = Vec::new();
@@ -146,7 +162,9 @@ fn bench(as_json: bool) -> Result<()> {
             let mut started = Instant::now();
             apply.push(victim.gap(|| {
                 started = Instant::now();
-                run(Command::new(&upatch).args(["apply", "--pid", &pid, "--build-id", &build_id]).arg(&object))
+                run(Command::new(&upatch)
+                    .args(["apply", "--pid", &pid, "--build-id", &build_id])
+                    .arg(&object))
             })?);
             apply_time.push(started.elapsed().as_secs_f64() * 1000.0);
             revert.push(victim.gap(|| {
@@ -166,10 +184,15 @@ fn bench(as_json: bool) -> Result<()> {
         }));
     }
     if as_json {
-        println!("{}", json!({"ok": true, "bench": "apply", "rounds": ROUNDS, "rows": rows}));
+        println!(
+            "{}",
+            json!({"ok": true, "bench": "apply", "rounds": ROUNDS, "rows": rows})
+        );
         return Ok(());
     }
-    println!("longest gap seen inside the target, µs, and time of the whole command, ms: minimum / median of {ROUNDS} rounds");
+    println!(
+        "longest gap seen inside the target, µs, and time of the whole command, ms: minimum / median of {ROUNDS} rounds"
+    );
     println!(
         "{:>7} {:>17} {:>17} {:>17} {:>17} {:>15} {:>15}",
         "threads", "idle gap", "bare stop gap", "apply gap", "revert gap", "apply ms", "revert ms"

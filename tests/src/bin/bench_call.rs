@@ -26,10 +26,16 @@ struct Victim {
 
 impl Victim {
     fn spawn(program: &Path) -> Result<Self> {
-        let mut child = Command::new(program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut child = Command::new(program)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
         let answers = BufReader::new(child.stdout.take().context("no pipe from the victim")?);
         let mut victim = Self { child, answers };
-        ensure!(victim.line()?.starts_with("ready"), "the victim did not start");
+        ensure!(
+            victim.line()?.starts_with("ready"),
+            "the victim did not start"
+        );
         Ok(victim)
     }
 
@@ -68,9 +74,15 @@ fn timing(mut rounds: Vec<f64>) -> Result<Timing> {
 }
 
 fn run(command: &mut Command) -> Result<()> {
-    let output = command.output().with_context(|| format!("cannot start {command:?}"))?;
+    let output = command
+        .output()
+        .with_context(|| format!("cannot start {command:?}"))?;
     if !output.status.success() {
-        bail!("{command:?}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+        bail!(
+            "{command:?}: {}\n{}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
     Ok(())
 }
@@ -79,13 +91,18 @@ fn run(command: &mut Command) -> Result<()> {
 fn check_results(line: &str) -> Result<()> {
     let words: Vec<&str> = line.split_whitespace().collect();
     for triple in words.chunks_exact(3) {
-        let &[name, legal, excessive] = triple else { continue };
+        let &[name, legal, excessive] = triple else {
+            continue;
+        };
         let expected = match name.split('_').next() {
             Some("clamp") => "105",
             Some("refuse") => "-14",
             _ => "5005",
         };
-        ensure!(legal == "9" && excessive == expected, "{name} answers {legal} and {excessive}, not 9 and {expected}");
+        ensure!(
+            legal == "9" && excessive == expected,
+            "{name} answers {legal} and {excessive}, not 9 and {expected}"
+        );
     }
     Ok(())
 }
@@ -107,15 +124,24 @@ fn bench(as_json: bool) -> Result<()> {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
     let scratch = tempfile::tempdir()?;
     let program: PathBuf = scratch.path().join("bench_call");
-    run(Command::new("gcc").args(["-O2", "-g", "-Wl,--build-id", "-o"]).arg(&program).arg(tests.join("victims/bench_call.c")))?;
+    run(Command::new("gcc")
+        .args(["-O2", "-g", "-Wl,--build-id", "-o"])
+        .arg(&program)
+        .arg(tests.join("victims/bench_call.c")))?;
 
     let mut victim = Victim::spawn(&program)?;
     let pid = victim.child.id().to_string();
     let build_id = upatch_tests::build_id_of(&program)?;
     for name in PATCHES {
         let object = scratch.path().join(format!("{name}.o"));
-        run(Command::new(&upatch).arg("build").arg(tests.join(format!("cases/bench/{name}.c"))).arg("-o").arg(&object))?;
-        run(Command::new(&upatch).args(["apply", "--pid", &pid, "--build-id", &build_id]).arg(&object))?;
+        run(Command::new(&upatch)
+            .arg("build")
+            .arg(tests.join(format!("cases/bench/{name}.c")))
+            .arg("-o")
+            .arg(&object))?;
+        run(Command::new(&upatch)
+            .args(["apply", "--pid", &pid, "--build-id", &build_id])
+            .arg(&object))?;
     }
     let mut skipped = None;
     let mut uprobes = Vec::new();
@@ -137,7 +163,10 @@ fn bench(as_json: bool) -> Result<()> {
             if !rounds.contains_key(name) {
                 order.push(name.to_owned());
             }
-            rounds.entry(name.to_owned()).or_default().push(nanoseconds.parse()?);
+            rounds
+                .entry(name.to_owned())
+                .or_default()
+                .push(nanoseconds.parse()?);
         }
     }
     check_results(&victim.ask("results")?)?;
@@ -147,13 +176,18 @@ fn bench(as_json: bool) -> Result<()> {
     for (name, rounds) in rounds {
         timings.insert(name, timing(rounds)?);
     }
-    let unhooked = timings.get("unhooked").context("the victim did not time `unhooked`")?.min;
+    let unhooked = timings
+        .get("unhooked")
+        .context("the victim did not time `unhooked`")?
+        .min;
     let mut rows = Vec::new();
     for name in &order {
         if name.starts_with("uprobe") && uprobes.len() < 2 {
             continue;
         }
-        let Some(own) = timings.get(name) else { continue };
+        let Some(own) = timings.get(name) else {
+            continue;
+        };
         // The hook that does the same; a uprobe counts, and does less than that.
         let twin = match name.strip_suffix("_ours") {
             Some(case) => timings.get(&format!("{case}_hand")),
@@ -170,11 +204,19 @@ fn bench(as_json: bool) -> Result<()> {
         }));
     }
     if as_json {
-        println!("{}", json!({"ok": true, "bench": "call", "rounds": ROUNDS, "rows": rows, "skipped": skipped}));
+        println!(
+            "{}",
+            json!({"ok": true, "bench": "call", "rounds": ROUNDS, "rows": rows, "skipped": skipped})
+        );
         return Ok(());
     }
-    println!("one call, ns: minimum and median of {ROUNDS} interleaved rounds (call and loop included)");
-    println!("{:<20} {:>9} {:>9} {:>12} {:>9}", "case", "min", "median", "- unhooked", "x hand");
+    println!(
+        "one call, ns: minimum and median of {ROUNDS} interleaved rounds (call and loop included)"
+    );
+    println!(
+        "{:<20} {:>9} {:>9} {:>12} {:>9}",
+        "case", "min", "median", "- unhooked", "x hand"
+    );
     for row in &rows {
         let number = |key: &str| row[key].as_f64();
         println!(
