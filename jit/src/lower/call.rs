@@ -5,7 +5,7 @@ use upatch_verifier::insn::{Callee, Operand, Pc, Reg, Size, Width};
 use upatch_verifier::program::ExternRet;
 
 use super::Lower;
-use crate::asm::{Arith, Cond, Gpr, Label};
+use crate::asm::{Arith, Cond, Gpr, Label, Mem};
 use crate::interp::CODE_BASE;
 use crate::patch::FixupKind;
 use crate::runtime::Routine;
@@ -42,13 +42,21 @@ impl Lower<'_> {
     fn call_subprog(&mut self, target: Pc) {
         if let Some(index) = self.index_of(target) {
             let entry = self.entry_of(index);
-            self.asm.call(entry);
+            self.call_inside(entry);
         }
     }
 
+    /// Calls code of the image, and wipes the return address behind the call: left below the stack, it may come to lie in a
+    /// frame of the application that never writes there, and a revert would take it for somebody who is still inside.
+    fn call_inside(&mut self, label: Label) {
+        self.asm.call(label);
+        self.asm.push_imm(0);
+        self.asm.lea(W64, Gpr::Rsp, Mem::at(Gpr::Rsp, 8));
+    }
+
     pub(super) fn call_routine(&mut self, routine: Routine) {
-        if let Some(label) = self.routines.get(&routine) {
-            self.asm.call(*label);
+        if let Some(label) = self.routines.get(&routine).copied() {
+            self.call_inside(label);
         }
     }
 
