@@ -52,7 +52,7 @@ fn loads_stores_and_atomics_stay_inside() {
                 let word = if atomics.is_empty() {
                     0x55
                 } else {
-                    (0x55 + 0x80 | 3) ^ 0x55
+                    ((0x55 + 0x80) | 3) ^ 0x55
                 };
                 let place = format!("{pointer:#x}{offset:+}, window {window:#x}, {site:x?}");
                 assert_eq!((rig.word(at), rig.word(64)), (word, 0x80), "{place}");
