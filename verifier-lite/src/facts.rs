@@ -63,7 +63,7 @@ pub struct Facts {
     pub warnings: Vec<(Pc, String)>,
 }
 
-/// A program that is proven safe: only [`crate::verify`] makes one.
+/// A program that is proven safe: only [`crate::verify()`] makes one.
 ///
 /// Holding a `VerifiedProgram` tells you: it terminates within `facts().max_steps` instructions; it reads no
 /// uninitialised register or stack byte; every access is in bounds or confined as `facts().access` says; every helper

@@ -7,7 +7,10 @@ use upatch_verifier::insn::{Imm64, Insn, Operand, Pc};
 use upatch_verifier::program::ProgramKind;
 
 fn insns(text: &str) -> Vec<Insn> {
-    assemble(text).unwrap().insns().to_vec()
+    assemble(text)
+        .expect("the text is a program")
+        .insns()
+        .to_vec()
 }
 
 #[test]
