@@ -93,7 +93,7 @@ fn memcached() {
     let binary = std::env::var_os("UPATCH_TEST_MEMCACHED")
         .map_or_else(|| PathBuf::from("/usr/bin/memcached"), PathBuf::from);
     if !binary.exists() {
-        println!("skipped: memcached is not installed");
+        upatch_tests::skip::skip("target_debian::memcached", "memcached is not installed");
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -134,7 +134,7 @@ fn memcached() {
 fn redis() {
     let binary = Path::new("/usr/bin/redis-server");
     if !binary.exists() {
-        println!("skipped: redis-server is not installed");
+        upatch_tests::skip::skip("target_debian::redis", "redis-server is not installed");
         return;
     }
     let dir = tempfile::tempdir().unwrap();

@@ -221,7 +221,10 @@ fn another_mount_namespace() {
         .args(["-m", "true"])
         .status();
     if !allowed.is_ok_and(|status| status.success()) {
-        println!("skipped: mount namespaces need privileges");
+        upatch_tests::skip::skip(
+            "target_files::mount_namespace",
+            "mount namespaces need privileges",
+        );
         return;
     }
     let victim = Victim::start(&mut command);

@@ -372,7 +372,10 @@ fn kernel_uprobes_are_named() {
         drop(probe.stdin.take());
         probe.wait().unwrap();
         if !attached {
-            println!("skipped: no uprobe of our own here ({})", said.trim());
+            upatch_tests::skip::skip(
+                "target_text::uprobes",
+                &format!("no uprobe of our own here ({})", said.trim()),
+            );
             return;
         }
         let count = |foreign| seen.iter().filter(|one| **one == foreign).count();

@@ -162,7 +162,7 @@ impl Assembler {
         self.byte(0x9d);
     }
 
-    /// MOV r64, fs:[0]: the thread pointer (psABI, ELF TLS: the word at fs:0 holds its own address).
+    /// MOV r64, fs:0: the thread pointer (psABI, ELF TLS: the word at fs:0 holds its own address).
     pub fn load_thread_pointer(&mut self, dst: Gpr) {
         let rex = 0x48 | u8::from(dst.high()) << 2;
         // No base, no index: ModRM r/m 100 with SIB 25h is disp32 alone (SDM vol. 2 table 2-3).
