@@ -54,16 +54,34 @@ pub(super) fn mutate(random: &mut Random, insns: &mut [Insn]) {
 #[must_use]
 pub fn blind(seed: u64) -> Program {
     let mut random = Random::new(seed);
-    let len = 2 + random.below(30) as u32;
+    // The first function begins by giving most registers a number.
+    let given = [
+        Reg::R0,
+        Reg::R2,
+        Reg::R3,
+        Reg::R6,
+        Reg::R7,
+        Reg::R8,
+        Reg::R9,
+    ];
+    let len = 2 + given.len() as u32 + random.below(24) as u32;
     let split = random.below(u64::from(len));
     // An exit ends each function.
     let mut ends = vec![len];
-    if split > 1 && split + 1 < u64::from(len) {
+    if split > given.len() as u64 + 1 && split + 1 < u64::from(len) {
         ends.insert(0, split as u32);
     }
     let mut insns = Vec::new();
     let mut subprogs = Vec::new();
     let mut start = 0;
+    for dst in given {
+        insns.push(Insn::Alu {
+            op: AluOp::Mov,
+            width: Width::W64,
+            dst,
+            src: Operand::Imm(random.imm()),
+        });
+    }
     for end in &ends {
         while (insns.len() as u32) < end - 1 {
             let at = insns.len() as u32;
