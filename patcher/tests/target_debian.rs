@@ -1,16 +1,17 @@
-//! Functions of servers that this machine has; skipped where they are not installed.
-//!
-//! `UPATCH_TEST_MEMCACHED` names another memcached, for example the version of TARGETS.md unpacked somewhere.
+//! Functions of real servers, of the packages that `cargo xtask provision` fetches.
 
 #![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use upatch::process::Process;
 use upatch::target::*;
+use upatch_tests::packages::Package;
+use upatch_tests::skip::skip_program;
 use upatch_trampolines::displace;
 
 /// A server that listens on a socket of the file system; ended when dropped.
@@ -90,16 +91,15 @@ fn sweep(
 #[test]
 fn memcached() {
     const ID: &str = "729230f14537e8751a677c2721c1d16dedd92441";
-    let binary = std::env::var_os("UPATCH_TEST_MEMCACHED")
-        .map_or_else(|| PathBuf::from("/usr/bin/memcached"), PathBuf::from);
-    if !binary.exists() {
-        upatch_tests::skip::skip("target_debian::memcached", "memcached is not installed");
-        return;
-    }
+    let package = match Package::find("memcached") {
+        Ok(package) => package,
+        Err(missing) => return skip_program("target_debian::memcached", &missing),
+    };
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("socket");
     let server = Server::start(
-        Command::new(&binary)
+        Command::new(package.file("usr/bin/memcached"))
+            .env("LD_LIBRARY_PATH", package.library_path())
             .args(["-u", "root", "-s"])
             .arg(&socket),
         &socket,
@@ -112,35 +112,34 @@ fn memcached() {
         resolved > 50 && displaced * 10 > resolved * 8,
         "{resolved} {displaced}"
     );
-    if exe.build_id().unwrap().to_string() == ID {
-        let query = TargetQuery {
-            address: Some(Svma(0xa790)),
-            build_ids: vec!["729230f1".parse().unwrap()],
-            ..TargetQuery::default()
-        };
-        let site = snapshot.resolve(&process, &query).unwrap();
-        assert!(site.is_entry());
-        assert_eq!(site.bytes()[..5], [0x31, 0xc0, 0x48, 0x85, 0xff]);
-        println!(
-            "realtime() of memcached 1.6.18-1: {} bytes",
-            site.bytes().len()
-        );
-    } else {
-        println!("memcached is not the version of TARGETS.md: its realtime() is not looked for");
-    }
+    assert_eq!(exe.build_id().unwrap().to_string(), ID);
+    let query = TargetQuery {
+        address: Some(Svma(0xa790)),
+        build_ids: vec!["729230f1".parse().unwrap()],
+        ..TargetQuery::default()
+    };
+    let site = snapshot.resolve(&process, &query).unwrap();
+    assert!(site.is_entry());
+    assert_eq!(site.bytes()[..5], [0x31, 0xc0, 0x48, 0x85, 0xff]);
+    println!(
+        "realtime() of memcached 1.6.18-1: {} bytes",
+        site.bytes().len()
+    );
 }
 
 #[test]
 fn redis() {
-    let binary = Path::new("/usr/bin/redis-server");
-    if !binary.exists() {
-        upatch_tests::skip::skip("target_debian::redis", "redis-server is not installed");
-        return;
-    }
+    let package = match Package::find("redis") {
+        Ok(package) => package,
+        Err(missing) => return skip_program("target_debian::redis", &missing),
+    };
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("socket");
-    let mut command = Command::new(binary);
+    // One program: it is the server when it is called so.
+    let mut command = Command::new(package.file("usr/bin/redis-check-rdb"));
     command
+        .arg0("redis-server")
+        .env("LD_LIBRARY_PATH", package.library_path())
         .args(["--port", "0", "--save", "", "--unixsocket"])
         .arg(&socket)
         .current_dir(dir.path());

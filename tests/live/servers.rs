@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -13,6 +14,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use upatch::patching::RevertOutcome;
+use upatch_tests::packages::{Missing, Package};
+use upatch_tests::skip::skip_program;
 
 use crate::cycles::Sum;
 use crate::hook::{Hook, Target};
@@ -122,11 +125,18 @@ struct Server {
 }
 
 impl Server {
-    fn start(program: &str, arguments: impl FnOnce(&Path) -> Vec<String>) -> Result<Self> {
+    /// Starts `program` of a fetched package under the name `name`.
+    fn start(
+        package: &Package,
+        (program, name): (&str, &str),
+        arguments: impl FnOnce(&Path) -> Vec<String>,
+    ) -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let socket = directory.path().join("socket");
-        let mut command = Command::new(program);
+        let mut command = Command::new(package.file(program));
         command
+            .arg0(name)
+            .env("LD_LIBRARY_PATH", package.library_path())
             .args(arguments(&socket))
             .current_dir(directory.path());
         let child = command
@@ -190,8 +200,8 @@ fn hundred_cycles(
 
 /// Where Debian's stripped memcached has `realtime`: `xor eax,eax; test rdi,rdi; je`, the only one that then compares with
 /// 30 days.
-fn realtime_of_memcached() -> Result<u64> {
-    let bytes = std::fs::read("/usr/bin/memcached")?;
+fn realtime_of_memcached(package: &Package) -> Result<u64> {
+    let bytes = std::fs::read(package.file("usr/bin/memcached"))?;
     let entry = [0x31, 0xc0, 0x48, 0x85, 0xff, 0x74];
     let compare = [0x48, 0x81, 0xff, 0x00, 0x8d, 0x27, 0x00];
     let is_it =
@@ -206,10 +216,20 @@ fn realtime_of_memcached() -> Result<u64> {
     Ok(at)
 }
 
+/// Notes that a server's case did not run, and why.
+fn skipped(case: &str, missing: &Missing) -> Result<String> {
+    skip_program(case, missing);
+    Ok(format!("skipped: {missing}"))
+}
+
 fn memcached() -> Result<String> {
+    let package = match Package::find("memcached") {
+        Ok(package) => package,
+        Err(missing) => return skipped("memcached_100_cycles", &missing),
+    };
     // File offset and stated address are the same in this file's text segment; `resolve` refuses what isn't code.
-    let address = realtime_of_memcached()?;
-    let mut server = Server::start("memcached", |socket| {
+    let address = realtime_of_memcached(&package)?;
+    let mut server = Server::start(&package, ("usr/bin/memcached", "memcached"), |socket| {
         ["-u", "root", "-t", "4", "-m", "64", "-s"]
             .into_iter()
             .map(String::from)
@@ -229,7 +249,13 @@ fn memcached() -> Result<String> {
 }
 
 fn redis() -> Result<String> {
-    let mut server = Server::start("redis-server", |socket| {
+    let package = match Package::find("redis") {
+        Ok(package) => package,
+        Err(missing) => return skipped("redis_100_cycles", &missing),
+    };
+    // One program: it is the server when it is called so.
+    let program = ("usr/bin/redis-check-rdb", "redis-server");
+    let mut server = Server::start(&package, program, |socket| {
         let words = [
             "--port",
             "0",
