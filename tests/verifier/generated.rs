@@ -85,11 +85,13 @@ impl Trace for Visited {
 
 fn chunk_of_programs(start: u64, end: u64) -> Result<(), String> {
     let (mut accepted, mut executed) = (0u64, 0u64);
-    let policy = Policy {
-        max_visits: 4_000,
-        ..Policy::default()
-    };
     for seed in start..end {
+        // A small budget is used up by loops with can_loop, so that the proven number of steps is tested, too.
+        let policy = Policy {
+            max_visits: 4_000,
+            max_steps: if seed % 2 == 0 { 2_000 } else { 1_000_000 },
+            ..Policy::default()
+        };
         let program = generate(seed);
         let mut visited = Visited::default();
         let Ok(verified) = verify_traced(program, &policy, &mut visited) else {

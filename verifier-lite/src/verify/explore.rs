@@ -14,7 +14,7 @@ mod prune;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
-use self::prune::{Found, widen};
+use self::prune::{Found, limits, widen};
 use super::assume::{Comparison, assume};
 use super::check::{Rules, check};
 use super::graph::{Arrival, Graph, Lengths, NodeId};
@@ -51,6 +51,8 @@ pub(crate) struct Explorer<'a, 't> {
     /// Where states are remembered: jump targets and what follows a call.
     landmarks: Vec<bool>,
     visits: Vec<u32>,
+    /// Where bounds may stop when states are widened.
+    limits: Vec<i64>,
     visited: u64,
     /// What the remembered states weigh.
     remembered: usize,
@@ -121,6 +123,7 @@ impl<'a, 't> Explorer<'a, 't> {
             obligations: vec![None; insns.len()],
             landmarks,
             visits: vec![0; insns.len()],
+            limits: limits(insns),
             visited: 0,
             remembered: 0,
             chains: BTreeMap::new(),

@@ -112,34 +112,42 @@ impl Range {
         .unwrap_or(Self::top(bits))
     }
 
-    /// A range that holds what either holds and that only finitely often grows: a bound that `newer` exceeds is given up.
-    pub(crate) fn widen(self, newer: Self, bits: Bits) -> Self {
+    /// A range that holds what either holds and that grows in few steps: a bound that `newer` exceeds moves on to the next
+    /// of `limits` (ascending: numbers that the program compares with), or is given up.
+    pub(crate) fn widen(self, newer: Self, bits: Bits, limits: &[i64]) -> Self {
         let top = Self::top(bits);
-        Self {
-            tnum: self.tnum.join(newer.tnum),
-            umin: if newer.umin < self.umin {
-                top.umin
-            } else {
-                self.umin
-            },
-            umax: if newer.umax > self.umax {
-                top.umax
-            } else {
-                self.umax
-            },
-            smin: if newer.smin < self.smin {
-                top.smin
-            } else {
-                self.smin
-            },
-            smax: if newer.smax > self.smax {
-                top.smax
-            } else {
-                self.smax
-            },
+        let above = |least: i64| limits.iter().find(|limit| **limit >= least).copied();
+        let below = |most: i64| limits.iter().rev().find(|limit| **limit <= most).copied();
+        let mut wide = self.join(newer, bits);
+        if newer.umax > self.umax {
+            wide.umax = i64::try_from(newer.umax)
+                .ok()
+                .and_then(above)
+                .and_then(|limit| u64::try_from(limit).ok())
+                .map_or(top.umax, |limit| limit.min(top.umax));
         }
-        .tighten(bits)
-        .unwrap_or(top)
+        if newer.umin < self.umin {
+            wide.umin = i64::try_from(newer.umin)
+                .ok()
+                .and_then(below)
+                .and_then(|limit| u64::try_from(limit).ok())
+                .unwrap_or(top.umin);
+        }
+        if newer.smax > self.smax {
+            wide.smax = above(newer.smax).map_or(top.smax, |limit| limit.min(top.smax));
+        }
+        if newer.smin < self.smin {
+            wide.smin = below(newer.smin).map_or(top.smin, |limit| limit.max(top.smin));
+        }
+        if !newer.tnum.is_within(self.tnum) {
+            // Bits below the first that changed are kept: a counter's step shows in them.
+            let kept = (1u64 << wide.tnum.mask.trailing_zeros().min(63)) - 1;
+            wide.tnum = Tnum {
+                value: wide.tnum.value & kept,
+                mask: bits.mask() & !kept,
+            };
+        }
+        wide.tighten(bits).unwrap_or(top)
     }
 
     /// Lets each view learn from the others until nothing changes; `None` when they contradict each other.

@@ -99,12 +99,12 @@ impl Scalar {
         )
     }
 
-    pub(crate) fn widen(self, newer: Self) -> Self {
-        Self {
-            wide: self.wide.widen(newer.wide, B64),
-            low: self.low.widen(newer.low, B32),
-        }
-        // Not tightened: a bound that was given up must not come back, or widening might never end.
+    /// See [`Range::widen`].
+    pub(crate) fn widen(self, newer: Self, limits: &[i64]) -> Self {
+        Self::from_both(
+            self.wide.widen(newer.wide, B64, limits),
+            self.low.widen(newer.low, B32, limits),
+        )
     }
 
     /// Does the value fit into 32 bits unsigned?

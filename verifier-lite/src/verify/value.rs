@@ -105,17 +105,17 @@ impl Value {
         }
     }
 
-    /// Like [`Self::join`], but gives up bounds that grow.
-    pub(crate) fn widen(self, newer: Self) -> Self {
+    /// Like [`Self::join`], but lets bounds that grow do so in few steps.
+    pub(crate) fn widen(self, newer: Self, limits: &[i64]) -> Self {
         match (self, newer) {
             (Self::Number(a, link), Self::Number(b, other_link)) => {
                 let link = if link == other_link { link } else { None };
-                Self::linked(a.widen(b), link)
+                Self::linked(a.widen(b, limits), link)
             }
             (Self::Pointer(region, a), Self::Pointer(other_region, b))
                 if region == other_region =>
             {
-                Self::Pointer(region, a.widen(b))
+                Self::Pointer(region, a.widen(b, limits))
             }
             (
                 Self::Uninit | Self::Number(..) | Self::Pointer(..) | Self::Callback(_),

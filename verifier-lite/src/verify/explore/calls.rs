@@ -192,7 +192,7 @@ impl Explorer<'_, '_> {
             match outcome.after {
                 Some(after) if !state.covers(&after) => {
                     rounds += 1;
-                    *state = widen(state, &after, rounds);
+                    *state = widen(state, &after, rounds, &self.limits);
                 }
                 Some(_) | None => return Ok(outcome.lengths),
             }

@@ -1,7 +1,7 @@
 //! Where a path may end because an earlier one stands for it, and where states are widened.
 
 use super::{Explorer, Run, endless};
-use crate::insn::{Insn, Pc};
+use crate::insn::{AluOp, Insn, Operand, Pc};
 use crate::verify::graph::NodeId;
 use crate::verify::obligations::Obligation;
 use crate::verify::rejection::Refused;
@@ -9,8 +9,11 @@ use crate::verify::saved::Saved;
 use crate::verify::state::State;
 use crate::verify::value::Value;
 
-/// Widenings at one place before everything that still changes is given up.
-const PATIENCE: usize = 6;
+/// Widenings at one place from one limit to the next; after as many again without limits everything that still changes is
+/// given up.
+const PATIENCE: usize = 12;
+/// Limits that are tried.
+const LIMITS: usize = 256;
 
 /// What a look at the remembered states says.
 pub(super) enum Found {
@@ -65,7 +68,7 @@ impl Explorer<'_, '_> {
             Some(Insn::MayGoto { .. })
         );
         if let (Some((latest, count)), true) = (open, at_may_goto) {
-            *state = widen(&latest.state, state, count);
+            *state = widen(&latest.state, state, count, &self.limits);
         }
         Ok(Found::New)
     }
@@ -88,10 +91,54 @@ impl Explorer<'_, '_> {
     }
 }
 
+/// Numbers that the program compares with, and their neighbours: where the bounds of loop counters end.
+pub(super) fn limits(insns: &[Insn]) -> Vec<i64> {
+    let mut limits = vec![-1, 0, 1];
+    for insn in insns {
+        match *insn {
+            Insn::JumpIf {
+                src: Operand::Imm(imm),
+                ..
+            } => {
+                let imm = i64::from(imm);
+                limits.extend([imm - 1, imm, imm + 1]);
+            }
+            Insn::Alu {
+                op: AluOp::And,
+                src: Operand::Imm(imm),
+                ..
+            } => limits.push(imm.into()),
+            Insn::Alu { .. }
+            | Insn::MovSx { .. }
+            | Insn::Neg { .. }
+            | Insn::Endian { .. }
+            | Insn::AddrSpaceCast { .. }
+            | Insn::LdImm64 { .. }
+            | Insn::LdImm64Tail
+            | Insn::Load { .. }
+            | Insn::Store { .. }
+            | Insn::Atomic { .. }
+            | Insn::LoadAcquire { .. }
+            | Insn::StoreRelease { .. }
+            | Insn::Jump { .. }
+            | Insn::JumpIf { .. }
+            | Insn::MayGoto { .. }
+            | Insn::Call { .. }
+            | Insn::Exit => {}
+        }
+    }
+    limits.sort_unstable();
+    limits.dedup();
+    limits.truncate(LIMITS);
+    limits
+}
+
 /// A state that covers both, on the way to one that no iteration changes.
-pub(super) fn widen(old: &State, new: &State, rounds: usize) -> State {
+pub(super) fn widen(old: &State, new: &State, rounds: usize, limits: &[i64]) -> State {
     if rounds <= PATIENCE {
-        old.merge(new, Value::widen)
+        old.merge(new, |old, new| old.widen(new, limits))
+    } else if rounds <= 2 * PATIENCE {
+        old.merge(new, |old, new| old.widen(new, &[]))
     } else {
         old.merge(new, Value::give_up)
     }

@@ -156,11 +156,12 @@ proptest! {
 
     #[test]
     fn joins_contain_both((x, a) in pair(), (y, b) in pair()) {
-        for joined in [a.join(b), a.widen(b), b.join(a)] {
+        for joined in [a.join(b), a.widen(b, &[]), a.widen(b, &[-7, 0, 63, 4096]), b.join(a)] {
             prop_assert!(joined.contains(x) && joined.contains(y));
         }
         prop_assert!(a.is_within(a.join(b)) && b.is_within(a.join(b)));
-        prop_assert!(a.is_within(a.widen(b)) && b.is_within(a.widen(b)));
+        let widened = a.widen(b, &[-7, 0, 63, 4096]);
+        prop_assert!(a.is_within(widened) && b.is_within(widened));
         match a.meet(Scalar::constant(x)) {
             Some(met) => prop_assert_eq!(met.as_constant(), Some(x)),
             None => prop_assert!(false),

@@ -84,7 +84,7 @@ fn tightening_loses_nothing_and_is_not_empty_by_mistake() {
                 assert_eq!(in_both, in_met, "{a:?} meet {b:?}: {value}");
             }
             let joined = a.join(*b, W);
-            let widened = a.widen(*b, W);
+            let widened = a.widen(*b, W, &[-3, 0, 2, 9]);
             for value in members(*a, W).into_iter().chain(members(*b, W)) {
                 assert!(joined.contains(value, W), "{a:?} join {b:?}: {value}");
                 assert!(widened.contains(value, W), "{a:?} widen {b:?}: {value}");
