@@ -231,10 +231,13 @@ mod tests {
 
     #[test]
     fn mends_only_what_stops_break() {
-        let mut epoll = regs(libc::SYS_epoll_wait, -4);
-        assert!(mend_interrupted(&mut epoll) && will_restart(&epoll));
+        for call in [libc::SYS_epoll_wait, libc::SYS_read, libc::SYS_connect] {
+            let mut broken = regs(call, -4);
+            assert!(mend_interrupted(&mut broken) && will_restart(&broken));
+        }
         for mut other in [
-            regs(libc::SYS_connect, -4),
+            // Interrupted for good: the descriptor is closed.
+            regs(libc::SYS_close, -4),
             regs(libc::SYS_epoll_wait, 3),
             regs(-1, -4),
         ] {
