@@ -3,9 +3,10 @@
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
+use upatch_tests::child::Answer;
 use upatch_tests::skip::skip;
 use upatch_tests::upatch::{run_json, upatch};
 
@@ -14,6 +15,7 @@ use super::{Scene, build, case, is_refusal, refused};
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         case("target::life_of_a_patch", life_of_a_patch),
+        case("target::forked_child", forked_child),
         case("target::wrong_places", wrong_places),
         case("target::wrong_processes", wrong_processes),
         case("target::other_users", other_users),
@@ -80,6 +82,37 @@ fn life_of_a_patch() -> Result<()> {
         reverted["patches"][0]["globals"]["hits"] == 4,
         "{reverted:#}"
     );
+    scene.unharmed()
+}
+
+/// A child that is forked after the apply runs the patch, and counts in the same arena.
+fn forked_child() -> Result<()> {
+    let mut scene = Scene::new(&[])?;
+    let answer = |scene: &mut Scene| scene.driver.ask("f500");
+    ensure!(
+        answer(&mut scene)? == Answer::line("1007"),
+        "patched already"
+    );
+    scene.apply()?;
+    let hits = |scene: &Scene| -> Result<u64> {
+        let dump = scene.done(&["telemetry", "dump"])?;
+        let hits = dump["patches"][0]["hits"].as_u64();
+        hits.with_context(|| format!("no hits in {dump:#}"))
+    };
+    let before = hits(&scene)?;
+    for _ in 0..3 {
+        ensure!(
+            answer(&mut scene)? == Answer::line("-14"),
+            "a child is not patched"
+        );
+    }
+    let counted = hits(&scene)? - before;
+    ensure!(
+        counted == 3,
+        "{counted} of 3 calls in children were counted"
+    );
+    scene.done(&["revert"])?;
+    ensure!(answer(&mut scene)? == Answer::line("1007"), "still patched");
     scene.unharmed()
 }
 

@@ -1,10 +1,12 @@
-/* A victim for the command line's tests: answers each line on standard input with one line. `cli seccomp` installs a
- * filter first that allows everything. */
+/* A victim for the command line's tests: answers each line on standard input with one line; after an `f` a forked child
+ * answers. `cli seccomp` installs a filter first that allows everything. */
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 static volatile int base = 7;
 
@@ -35,7 +37,21 @@ int main(int count, char **words)
 	if (count > 1)
 		filter();
 	puts("ready");
-	while (fgets(line, sizeof(line), stdin))
-		printf("%d\n", work(atoi(line)));
+	while (fgets(line, sizeof(line), stdin)) {
+		pid_t child;
+
+		if (line[0] != 'f') {
+			printf("%d\n", work(atoi(line)));
+			continue;
+		}
+		child = fork();
+		if (child < 0)
+			return 1;
+		if (child == 0) {
+			dprintf(1, "%d\n", work(atoi(line + 1)));
+			_exit(0);
+		}
+		waitpid(child, NULL, 0);
+	}
 	return 0;
 }
