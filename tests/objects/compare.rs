@@ -8,11 +8,12 @@ use upatch_verifier::program::{ExternParam, ExternRet};
 
 use crate::{build_case, cases, is_possible};
 
-/// `bpftool -j btf dump file`, or `None` without bpftool.
+/// `bpftool -j btf dump file`, or `None` without bpftool: `$UPATCH_BPFTOOL`, where `cargo xtask` put it, or installed.
 fn dump(bytes: &[u8]) -> Option<Vec<Value>> {
     let file = tempfile::NamedTempFile::with_suffix(".o").ok()?;
     std::fs::write(file.path(), bytes).ok()?;
-    let output = Command::new("bpftool")
+    let bpftool = std::env::var_os("UPATCH_BPFTOOL").unwrap_or_else(|| "bpftool".into());
+    let output = Command::new(bpftool)
         .args(["-j", "btf", "dump", "file"])
         .arg(file.path())
         .output()

@@ -8,6 +8,7 @@ mod apt;
 mod clang;
 mod headers;
 mod packages;
+mod tools;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ use crate::target_folder;
 pub(crate) struct Provided {
     clang: Option<PathBuf>,
     libbpf: Option<PathBuf>,
+    bpftool: Option<PathBuf>,
     packages: PathBuf,
 }
 
@@ -33,6 +35,9 @@ impl Provided {
         }
         if let Some(include) = &self.libbpf {
             variables.push(("UPATCH_LIBBPF".into(), include.clone().into()));
+        }
+        if let Some(bpftool) = &self.bpftool {
+            variables.push(("UPATCH_BPFTOOL".into(), bpftool.clone().into()));
         }
         variables
     }
@@ -69,11 +74,13 @@ pub(crate) fn everything() -> Result<Provided> {
     let tools = target.join("upatch-tools");
     let clang = clang::provide(&mut archive, &tools)?;
     let libbpf = headers::provide(&mut archive, &tools);
+    let bpftool = tools::provide(&mut archive, &tools);
     let packages = target.join("upatch-packages");
     packages::provide(&mut archive, &packages)?;
     Ok(Provided {
         clang,
         libbpf,
+        bpftool,
         packages,
     })
 }
