@@ -1,5 +1,6 @@
 //! What the end-to-end tests and benchmarks share: victims, packages, skips, and the machinery to watch them.
 
+pub mod c;
 pub mod child;
 pub mod jit_diff;
 pub mod native;

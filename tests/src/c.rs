@@ -1,0 +1,56 @@
+//! C sources of the tests: whether they can be compiled on this machine, and how.
+//!
+//! Decides where libbpf's headers come from: below `$UPATCH_LIBBPF`, where `cargo xtask` puts them, or installed.
+
+use std::path::{Path, PathBuf};
+
+use upatch::build::{BuildError, BuildReport, BuildRequest, build};
+
+use crate::skip;
+
+fn libbpf_include() -> PathBuf {
+    std::env::var_os("UPATCH_LIBBPF").map_or_else(|| PathBuf::from("/usr/include"), PathBuf::from)
+}
+
+/// Whether a source can be compiled here: some need libbpf's headers. If it can't be, notes that `test` left it out.
+///
+/// # Panics
+/// If the source can't be read; if it can't be compiled and `UPATCH_STRICT=1` is set.
+pub fn is_possible(test: &str, source: &Path) -> bool {
+    let text = std::fs::read_to_string(source)
+        .unwrap_or_else(|error| panic!("{}: {error}", source.display()));
+    let possible = !text.contains("<bpf/") || libbpf_include().join("bpf/bpf_helpers.h").exists();
+    if !possible {
+        let reason = "libbpf's headers are not installed";
+        assert!(!skip::is_strict(), "{test}: {reason}");
+        skip::skip(test, reason);
+    }
+    possible
+}
+
+/// Builds a source into a scratch folder; the report, and the object's bytes.
+///
+/// # Errors
+/// What [`build`] says against it.
+///
+/// # Panics
+/// Without a writable folder for scratch files.
+pub fn build_source(
+    source: &Path,
+    clang_args: &[&str],
+) -> Result<(BuildReport, Vec<u8>), BuildError> {
+    let folder = tempfile::tempdir().unwrap_or_else(|error| panic!("a scratch folder: {error}"));
+    let output = folder.path().join("patch.o");
+    let mut clang_args: Vec<std::ffi::OsString> = clang_args.iter().map(Into::into).collect();
+    if std::env::var_os("UPATCH_LIBBPF").is_some() {
+        // After the system's folders: only what is not installed comes from there.
+        clang_args.extend(["-idirafter".into(), libbpf_include().into()]);
+    }
+    let report = build(&BuildRequest {
+        source: source.to_owned(),
+        output: Some(output.clone()),
+        clang_args,
+    })?;
+    let bytes = std::fs::read(&output).unwrap_or_else(|error| panic!("the object: {error}"));
+    Ok((report, bytes))
+}
