@@ -7,6 +7,8 @@
 mod iconv_open;
 mod libmodbus;
 mod libssh2;
+mod libssh_hexa;
+mod libssh_user;
 mod memcached;
 mod redis;
 mod system;

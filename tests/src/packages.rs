@@ -32,7 +32,7 @@ pub struct Package {
 const LIBRARY_FOLDERS: [&str; 2] = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
 
 impl Package {
-    /// Finds the set called `name` ("libssh2", "libmodbus", "redis", "memcached").
+    /// Finds the set called `name` (xtask/src/provision names them).
     ///
     /// # Errors
     /// It was not fetched, or can't be any more.

@@ -26,6 +26,14 @@ pub fn libssh2_driver(package: &Package, scratch: &Scratch) -> Result<Driver> {
     library_driver(package, scratch, "sample_libssh2", "libssh2.so.1", &[])
 }
 
+/// A process that has loaded the fetched libssh and calls it on command.
+///
+/// # Errors
+/// No C compiler, or the library doesn't load.
+pub fn libssh_driver(package: &Package, scratch: &Scratch) -> Result<Driver> {
+    library_driver(package, scratch, "sample_libssh", "libssh.so.4", &[])
+}
+
 /// A process that answers Modbus requests with the fetched libmodbus.
 ///
 /// # Errors

@@ -10,7 +10,9 @@ mod redis;
 mod scratch;
 mod text;
 
-pub use drivers::{Transport, libc_driver, libc_file, libmodbus_driver, libssh2_driver};
+pub use drivers::{
+    Transport, libc_driver, libc_file, libmodbus_driver, libssh_driver, libssh2_driver,
+};
 pub use memcached::{Load, LoadReport, Memcached, Session};
 pub use patching::{Applied, Site, apply};
 pub use redis::{Redis, Reply, without_consumer};

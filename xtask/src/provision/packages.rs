@@ -30,6 +30,12 @@ const LIBSSL: Row = Row {
     sha256: "89be24b41bff568ee6e7caf5680a3d808e80315ed92e407056ce0fa7a5bda025",
 };
 
+const ZLIB: Row = Row {
+    package: "zlib1g",
+    version: "1:1.2.13.dfsg-1",
+    sha256: "d7dd1d1411fedf27f5e27650a6eff20ef294077b568f4c8c5e51466dc7c08ce4",
+};
+
 const SETS: &[Set] = &[
     Set {
         name: "libssh2",
@@ -39,12 +45,48 @@ const SETS: &[Set] = &[
             sha256: "d20a3ee34fa84ad8bd381e8be6e9c2c2ea32347cff5e1169c10e978d43f54f24",
         },
         files: &["usr/lib/x86_64-linux-gnu/libssh2.so.1"],
+        support: &[LIBSSL, ZLIB],
+    },
+    Set {
+        name: "libssh",
+        subject: Row {
+            package: "libssh-4",
+            version: "0.10.6-0+deb12u2",
+            sha256: "2158d90ac21364655fe0372b23341fa3f871146bf3525f7dffef6dfa8f28448a",
+        },
+        files: &["usr/lib/x86_64-linux-gnu/libssh.so.4"],
         support: &[
             LIBSSL,
+            ZLIB,
             Row {
-                package: "zlib1g",
-                version: "1:1.2.13.dfsg-1",
-                sha256: "d7dd1d1411fedf27f5e27650a6eff20ef294077b568f4c8c5e51466dc7c08ce4",
+                package: "libgssapi-krb5-2",
+                version: "1.20.1-2+deb12u5",
+                sha256: "d8b87aea91b956b416c01a28c44ff6228315ae3b73de40acddac3dc5043607d2",
+            },
+            Row {
+                package: "libkrb5-3",
+                version: "1.20.1-2+deb12u5",
+                sha256: "c90801be09701af221b54dd502a59cb378b7284ff31e480738baca317d2f7653",
+            },
+            Row {
+                package: "libk5crypto3",
+                version: "1.20.1-2+deb12u5",
+                sha256: "7b6e47d15c5c9cdcd456137533d8308aeba608a54cec73b28bd59bfc4b54cf06",
+            },
+            Row {
+                package: "libkrb5support0",
+                version: "1.20.1-2+deb12u5",
+                sha256: "8b9c05f2d8d461a10d657b118f572af5bf8fd6c8f93dcef81e852c5ab0f428ab",
+            },
+            Row {
+                package: "libcom-err2",
+                version: "1.47.0-2+b2",
+                sha256: "a2bac7015e78fbc0c504df3e441f3a22292f1d2d77f9ccda760057f3690e22f2",
+            },
+            Row {
+                package: "libkeyutils1",
+                version: "1.6.3-2",
+                sha256: "cfac89e6a7a54ff3c6a4f843310e25efeddaa771baeae470bd98bd588c373563",
             },
         ],
     },
