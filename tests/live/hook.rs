@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use upatch::patching::{
-    self, Applied, ArenaRequest, BuildError, Found, FoundState, Placement, Request, Reverted,
+    self, Applied, Arena, BuildError, Found, FoundState, Placement, Request, Reverted,
 };
 use upatch::process::Process;
 use upatch::target::{BuildIdPrefix, PatchSite, Svma, TargetImage, TargetQuery};
@@ -120,16 +120,13 @@ impl Target {
             };
             check(&image, &policy).map_err(|error| BuildError::Never(error.into()))
         };
+        let arena = Arena::memfd(id, 4096, &[], None)?;
         let request = Request {
             id: id.to_owned(),
             site: self.site.avma(),
             max_len: template.max_len() as u64,
             private_len: 0,
-            arena: Some(ArenaRequest {
-                len: 4096,
-                initial: Vec::new(),
-                at: None,
-            }),
+            arena: Some(&arena),
             build: &build,
             info: serde_json::json!({"function": self.site.function()}),
         };

@@ -74,6 +74,20 @@ fn upatch(verb: &str, pid: i32, point: Option<FailPoint>) -> Result<bool> {
     Ok(false)
 }
 
+/// What the process has open, by number.
+fn descriptors(pid: i32) -> Result<Vec<(i32, std::path::PathBuf)>> {
+    let mut open = Vec::new();
+    for entry in std::fs::read_dir(format!("/proc/{pid}/fd"))? {
+        let path = entry?.path();
+        let number = path
+            .file_name()
+            .and_then(|name| name.to_str()?.parse().ok());
+        open.push((number.context("a number")?, std::fs::read_link(&path)?));
+    }
+    open.sort();
+    Ok(open)
+}
+
 /// Each of the victim's threads, in its own kind of wait, makes progress and has seen no error.
 fn check(victim: &mut Victim) -> Result<()> {
     let errors = victim.counter(15)?;
@@ -94,6 +108,7 @@ fn every_failpoint() -> Result<String> {
     let mut victim = Victim::start("waits", &[], &[])?;
     let pid = victim.pid();
     check(&mut victim)?;
+    let descriptors = descriptors(pid)?;
     let (mut killed, mut leftovers, mut live) = (0, 0, 0);
     for verb in ["apply", "revert"] {
         for &point in FailPoint::ALL {
@@ -142,6 +157,13 @@ fn every_failpoint() -> Result<String> {
                 target
                     .check_clean()
                     .with_context(|| format!("after {} in {verb}", point.name()))?;
+                // Counted apart from what upatch thinks is its own.
+                let open = self::descriptors(pid)?;
+                ensure!(
+                    open == descriptors,
+                    "after {} in {verb}: {open:?} is open instead of {descriptors:?}",
+                    point.name()
+                );
                 drop(Process::open(pid)?);
                 check(&mut victim)?;
             }

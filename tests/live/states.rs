@@ -20,6 +20,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         crate::case("retired_and_reused", retired),
         crate::case("contested_site", contested),
         crate::case("refused_processes", refused),
+        crate::case("no_descriptor_left", no_descriptor),
     ]
 }
 
@@ -205,4 +206,40 @@ fn refused() -> Result<String> {
     child.wait()?;
     ensure!(matches!(zombie, Err(ProcessError::Zombie(_))), "{zombie:?}");
     Ok("a thread, a kernel thread, a zombie and impossible pids".to_owned())
+}
+
+/// The limit of descriptors (one more than the largest) below which so many are free.
+fn limit_with(open: &[i32], free: usize) -> i32 {
+    let mut unused = (0..).filter(|number| !open.contains(number));
+    unused.nth(free).unwrap_or(0)
+}
+
+/// The arena's descriptor passes through the target's table: with no room there, or room for the socket only, apply is
+/// refused, and nothing stays.
+fn no_descriptor() -> Result<String> {
+    let mut victim = Victim::start("spinner", &[], &["2"])?;
+    let target = Target::open(victim.pid(), "exe", "work")?;
+    let open = || target.process.numbers_in("fd");
+    let before = open()?;
+    let mut messages = Vec::new();
+    for (free, wanted) in [
+        (0, "socket failed in the target"),
+        (1, "did not take a descriptor"),
+    ] {
+        let status = std::process::Command::new("prlimit")
+            .arg(format!("--pid={}", target.process.pid()))
+            .arg(format!("--nofile={}:", limit_with(&before, free)))
+            .status()?;
+        ensure!(status.success(), "prlimit failed");
+        let error = match target.apply("00000009", Hook::Count) {
+            Ok(_) => anyhow::bail!("applied with {free} free descriptors"),
+            Err(error) => format!("{error:#}"),
+        };
+        ensure!(error.contains(wanted), "{free} free descriptors: {error}");
+        ensure!(open()? == before, "{:?} is open", open()?);
+        target.check_clean()?;
+        victim.progress(0, 1000)?;
+        messages.push(error);
+    }
+    Ok(messages.join("; "))
 }

@@ -25,7 +25,8 @@ use upatch_verifier::{Pc, Policy, VerifiedProgram};
 
 use crate::object::{ArenaLayout, ObjectProgram, PatchObject};
 use crate::patching::{
-    self, Applied, ArenaRequest, BuildError, Placement, PokeFigures, PrepareError, Record, Request,
+    self, Applied, Arena, ArenaError, BuildError, Placement, PokeFigures, PrepareError, Record,
+    Request,
 };
 use crate::process::status::Status;
 use crate::process::{MemoryError, Process, ProcessError};
@@ -102,6 +103,9 @@ pub enum ApplyError {
     /// What the compiler made did not pass the check of its machine code: an error of ours, found in time.
     #[error("the machine-code check refuses the image: {0}")]
     Check(CheckFailure),
+    /// There is no memory to share with it.
+    #[error(transparent)]
+    Arena(#[from] ArenaError),
     /// Nothing could be prepared in the target.
     #[error(transparent)]
     Prepare(PrepareError),
@@ -150,7 +154,7 @@ pub struct Plan<'p> {
     /// Most instructions that one call executes.
     pub max_steps: u64,
     vectors: VectorState,
-    arena: Option<ArenaRequest>,
+    arena: Option<ArenaContent>,
 }
 
 /// Does everything that can be done without touching the target.
@@ -212,7 +216,7 @@ pub fn plan<'p>(process: &'p Process, request: &ApplyRequest<'_>) -> Result<Plan
         info,
         warnings: verified.facts().warnings.clone(),
         max_steps: verified.facts().max_steps,
-        arena: arena_request(object.arena(), compiled.arena_window),
+        arena: arena_content(object.arena(), compiled.arena_window),
         compiled,
         vectors,
         site,
@@ -240,6 +244,10 @@ impl Plan<'_> {
         };
         // SANITY: strings, numbers and lists of them serialise.
         let info = serde_json::to_value(&self.info).expect("the record's information serialises");
+        let arena = self
+            .arena
+            .map(|arena| Arena::memfd(&self.id, arena.len, &arena.initial, None))
+            .transpose()?;
         let prepared = patching::prepare(
             self.process,
             &Request {
@@ -247,7 +255,7 @@ impl Plan<'_> {
                 site: self.site.avma(),
                 max_len: template.max_len() as u64,
                 private_len: self.compiled.private_bytes,
-                arena: self.arena,
+                arena: arena.as_ref(),
                 build: &build,
                 info,
             },
@@ -342,8 +350,15 @@ fn info_of(
     }
 }
 
+/// An arena's length and what it begins with.
+#[derive(Debug)]
+struct ArenaContent {
+    len: u64,
+    initial: Vec<u8>,
+}
+
 /// The arena's pages and first content; `None` when the patch has no arena.
-fn arena_request(layout: &ArenaLayout, window: u64) -> Option<ArenaRequest> {
+fn arena_content(layout: &ArenaLayout, window: u64) -> Option<ArenaContent> {
     if window == 0 {
         return None;
     }
@@ -359,10 +374,9 @@ fn arena_request(layout: &ArenaLayout, window: u64) -> Option<ArenaRequest> {
             room.copy_from_slice(&segment.bytes);
         }
     }
-    Some(ArenaRequest {
+    Some(ArenaContent {
         len: window + upatch_abi::arena::SLACK,
         initial,
-        at: None,
     })
 }
 

@@ -5,7 +5,7 @@ use crate::apply::ApplyError;
 use crate::apply::program::ProgramError;
 use crate::apply::query::QueryError;
 use crate::build::BuildError;
-use crate::patching::{self, PokeError, PrepareError, RevertError};
+use crate::patching::{self, ArenaError, PokeError, PrepareError, RevertError};
 use crate::process::{HoldError, MemoryError, ProcessError, RemoteError, StopError};
 use crate::target::{self, ResolveError, SnapshotError};
 
@@ -157,9 +157,23 @@ impl From<ApplyError> for Failure {
             ApplyError::Check(_) => {
                 Self::new(Exit::Refused, message).hint("this is a bug of upatch that did no harm: please report it with the object")
             }
+            ApplyError::Arena(error) => error.into(),
             ApplyError::Prepare(error) => error.into(),
             ApplyError::Apply(error) => error.into(),
             ApplyError::Memory(error) => error.into(),
+        }
+    }
+}
+
+impl From<ArenaError> for Failure {
+    fn from(error: ArenaError) -> Self {
+        let message = in_one_line(&error);
+        match error {
+            ArenaError::FileSizeLimit { .. } => Self::new(Exit::Refused, message)
+                .hint("raise the limit: ulimit -f unlimited (setrlimit(2), RLIMIT_FSIZE)"),
+            ArenaError::Failed { .. } => Self::new(Exit::Internal, message)
+                .hint("the arena's memory is upatch's own: see the machine's free memory and the limits of upatch's cgroup"),
+            ArenaError::TooSmall { .. } => Self::new(Exit::Internal, message),
         }
     }
 }
@@ -179,9 +193,7 @@ impl From<PrepareError> for Failure {
             PrepareError::Remote(error) => error.into(),
             PrepareError::Process(error) => error.into(),
             PrepareError::Memory(error) => error.into(),
-            PrepareError::ArenaTooSmall { .. } | PrepareError::Mismatch(_) => {
-                Self::new(Exit::Internal, message)
-            }
+            PrepareError::Mismatch(_) => Self::new(Exit::Internal, message),
         }
     }
 }
@@ -253,6 +265,20 @@ impl From<RemoteError> for Failure {
         let message = in_one_line(&error);
         match error {
             RemoteError::Hold(error) => error.into(),
+            RemoteError::Passing { source, .. } => match source.raw_os_error() {
+                Some(libc::EPERM | libc::EACCES) => Self::new(Exit::Permission, message).hint(
+                    "pidfd_getfd(2) must be permitted: run upatch as root, and outside of a container that filters it",
+                ),
+                Some(libc::ENOSYS) => Self::new(Exit::Refused, message)
+                    .hint("pidfd_getfd(2) came with Linux 5.6; older kernels, and filters that hide it, won't do"),
+                _ => Self::new(Exit::Internal, message),
+            },
+            RemoteError::NotTaken => Self::new(Exit::Refused, message)
+                .hint("raise its limit: prlimit --pid PID --nofile=N (prlimit(1))"),
+            RemoteError::Failed { source, .. } if source.raw_os_error() == Some(libc::EMFILE) => {
+                Self::new(Exit::Refused, message)
+                    .hint("it has no free descriptor, of which upatch needs two for a moment: prlimit --pid PID --nofile=N (prlimit(1))")
+            }
             RemoteError::Failed { .. } => Self::new(Exit::Refused, message)
                 .hint("the process may be at a limit of its own (see its /proc/PID/limits)"),
         }

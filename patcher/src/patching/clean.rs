@@ -11,7 +11,9 @@ use super::region::{self, Found, FoundState, Inventory};
 use super::revert::RevertError;
 use crate::process::failpoint::{FailPoint, reach};
 use crate::process::remote::RemoteFd;
-use crate::process::{HeldThread, MemoryError, Process, RemoteError, StopFigures, Tracer};
+use crate::process::{
+    HeldThread, HoldError, MemoryError, Process, RemoteError, StopFigures, Tracer,
+};
 
 /// What is to go.
 #[derive(Debug, Default)]
@@ -20,7 +22,7 @@ pub(super) struct Rubbish {
     pub(super) regions: Vec<Found>,
     /// Arenas without a region.
     pub(super) arenas: Vec<AvmaRange>,
-    /// Open memory files of ours.
+    /// Open memory files and sockets of ours.
     pub(super) descriptors: Vec<i32>,
 }
 
@@ -114,11 +116,11 @@ pub fn sweep(process: &Process) -> Result<bool, RevertError> {
 
 /// As [`clean`], with a thread that is held anyway.
 pub(super) fn clean_with(held: &mut HeldThread<'_>, rubbish: &Rubbish) -> Result<(), RemoteError> {
-    for &fd in &rubbish.descriptors {
-        // Looked at again: the number may have been closed and reused since.
-        if region::is_our_descriptor(held.process(), fd)
-            && let Ok(fd) = u64::try_from(fd)
-        {
+    if !rubbish.descriptors.is_empty() {
+        // Looked at again: the numbers may have been closed and reused since.
+        let descriptors = region::our_descriptors(held.process(), rubbish.descriptors.clone())
+            .map_err(HoldError::from)?;
+        for fd in descriptors.into_iter().filter_map(|fd| fd.try_into().ok()) {
             held.close(RemoteFd(fd))?;
         }
     }

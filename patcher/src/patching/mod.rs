@@ -10,6 +10,7 @@
 //! revert.
 
 pub mod apply;
+pub mod arena;
 mod clean;
 pub mod gap;
 pub mod poke;
@@ -21,11 +22,12 @@ pub mod request;
 pub mod revert;
 
 pub use apply::{Applied, ApplyError, PokeFigures, apply};
+pub use arena::{Arena, ArenaError, Backend};
 pub use clean::sweep;
 pub use poke::{PokeError, Poked, text_poke};
 pub use prepare::{Prepared, prepare};
 pub use quiesce::{Blocker, Busy, Quiescent};
 pub use record::Record;
 pub use region::{Found, FoundState, Inventory, inspect};
-pub use request::{ArenaRequest, BuildError, Placement, PrepareError, Request};
+pub use request::{BuildError, Placement, PrepareError, Request};
 pub use revert::{RevertError, RevertOutcome, Reverted, revert};

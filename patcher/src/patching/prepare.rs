@@ -8,9 +8,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use upatch_trampolines::{Avma, AvmaRange, CheckedImage, PokePlan};
 
 use super::apply::PokeFigures;
+use super::arena::Arena;
 use super::clean::{self, Rubbish};
 use super::gap::{self, PAGE};
-use super::record::{HEADER_LEN, Hex, Record, RecordState, STATE_OFFSET, to_hex};
+use super::record::{HEADER_LEN, Hex, Record, RecordState, STATE_OFFSET, Span, to_hex};
 use super::region::{self, Found, FoundState, Inventory, inspect};
 use super::request::{BuildError, Placement, PrepareError, Request};
 use crate::process::failpoint::{FailPoint, reach};
@@ -109,14 +110,10 @@ pub fn prepare<'p>(
             ..Rubbish::default()
         };
         let mut figures = PokeFigures::default();
-        match map_all(process, &request.id, &record, &stray) {
+        match map_all(process, &request.id, request.arena, &record, &stray) {
             // Somebody was faster, with one of the two addresses.
             Err(error) if error.errno() == Some(libc::EEXIST) => continue,
             result => result?.iter().for_each(|stop| figures.add_stop(stop)),
-        }
-        if let (Some(arena), Some(span)) = (&request.arena, record.arena) {
-            process.memory().write(span.range().start, &arena.initial)?;
-            reach(FailPoint::ArenaReady);
         }
         write_image(process, &image, &record)?;
         let plan = image.poke_plan();
@@ -156,24 +153,11 @@ fn refuse_if_patched(inventory: &Inventory, site: Avma) -> Result<(), PrepareErr
 }
 
 fn check_sizes(process: &Process, request: &Request<'_>) -> Result<(), PrepareError> {
-    let arena_len = request
-        .arena
-        .as_ref()
-        .map_or(0, |arena| gap::pages(arena.len));
-    if let Some(arena) = &request.arena {
-        let initial = arena.initial.len() as u64;
-        if initial > arena.len || arena.len == 0 {
-            return Err(PrepareError::ArenaTooSmall {
-                len: arena.len,
-                initial,
-            });
-        }
-    }
     let image_len = request.max_len + request.private_len + (1 << 20);
     match file_size_limit(&process.read_text("limits")?) {
-        Some(limit) if limit < image_len.max(arena_len) => Err(PrepareError::FileSizeLimit {
+        Some(limit) if limit < image_len => Err(PrepareError::FileSizeLimit {
             limit,
-            len: image_len.max(arena_len),
+            len: image_len,
         }),
         Some(_) | None => Ok(()),
     }
@@ -184,19 +168,18 @@ fn place(
     maps: &Maps,
     request: &Request<'_>,
 ) -> Result<Option<(CheckedImage, Record)>, PrepareError> {
-    let arena = match &request.arena {
+    let arena = match request.arena {
         None => AvmaRange::new(Avma(0), 0),
         Some(arena) => {
-            let len = gap::pages(arena.len);
             let at = arena
-                .at
-                .or_else(|| gap::aligned(maps, arena.len).first().copied());
+                .at()
+                .or_else(|| gap::aligned(maps, arena.len()).first().copied());
             let range = at
-                .map(|at| AvmaRange::new(at, len))
+                .map(|at| AvmaRange::new(at, arena.len()))
                 .filter(|range| maps.overlapping(*range).next().is_none());
             range.ok_or(PrepareError::NoArenaGap {
-                len: arena.len,
-                at: arena.at,
+                len: arena.len(),
+                at: arena.at(),
             })?
         }
     };
@@ -271,6 +254,7 @@ fn record_of(
         code: code.into(),
         data: (!data.is_empty()).then(|| data.into()),
         arena: (!arena.is_empty()).then(|| arena.into()),
+        backend: request.arena.map(Arena::backend).unwrap_or_default(),
         calls_application: image.image().calls_application(),
         placed_at: SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -291,41 +275,25 @@ fn record_range(record: &Record) -> AvmaRange {
 fn map_all(
     process: &Process,
     id: &str,
+    arena: Option<&Arena>,
     record: &Record,
     stray: &Rubbish,
 ) -> Result<Option<StopFigures>, RemoteError> {
     Tracer::session(|tracer| {
         let mut held = HeldThread::hold(tracer, process)?;
         clean::clean_with(&mut held, stray)?;
-        let arena = record.arena.map(super::record::Span::range);
-        if let Some(arena) = arena {
-            map_arena(&mut held, id, arena)?;
+        let arena = arena.zip(record.arena.map(Span::range));
+        if let Some((arena, range)) = arena {
+            arena.map_into(&mut held, range)?;
         }
         if let Err(error) = map_image(&mut held, id, record) {
-            if let Some(arena) = arena {
-                held.unmap(arena)?;
+            if let Some((_, range)) = arena {
+                held.unmap(range)?;
             }
             return Err(error);
         }
         Ok(held.release()?)
     })
-}
-
-fn map_arena(held: &mut HeldThread<'_>, id: &str, arena: AvmaRange) -> Result<(), RemoteError> {
-    let fd = held.memfd_create(&region::arena_name(id))?;
-    let result = map_arena_from(held, fd, arena);
-    held.close(fd)?;
-    result
-}
-
-fn map_arena_from(
-    held: &mut HeldThread<'_>,
-    fd: RemoteFd,
-    arena: AvmaRange,
-) -> Result<(), RemoteError> {
-    held.ftruncate(fd, arena.len())?;
-    held.seal_size(fd)?;
-    held.map(arena, Protection::Data, Sharing::Shared, fd, 0)
 }
 
 fn map_image(held: &mut HeldThread<'_>, id: &str, record: &Record) -> Result<(), RemoteError> {
@@ -421,20 +389,16 @@ fn take_up_retired(
             continue;
         };
         let code = old.code.range();
-        let arena_len = request
-            .arena
-            .as_ref()
-            .map_or(0, |arena| gap::pages(arena.len));
+        let arena_len = request.arena.map_or(0, Arena::len);
         let data_len = gap::pages(request.private_len);
         let arena = found.arena().unwrap_or(AvmaRange::new(Avma(0), 0));
         let fits = old.id == request.id
             && old.site.0 == request.site.0
             && code.len() == gap::pages(request.max_len.max(1))
             && arena.len() == arena_len
-            && request
-                .arena
-                .as_ref()
-                .is_none_or(|wanted| wanted.at.is_none_or(|at| at == arena.start))
+            && request.arena.is_none_or(|wanted| {
+                wanted.backend() == old.backend && wanted.at().is_none_or(|at| at == arena.start)
+            })
             && old.data.map_or(0, |data| data.len.0) == data_len;
         if !fits {
             continue;
@@ -457,11 +421,8 @@ fn take_up_retired(
         if !same || !agrees {
             continue;
         }
-        if let Some(wanted) = &request.arena {
-            let mut content = wanted.initial.clone();
-            content.resize(usize::try_from(arena.len()).unwrap_or(0), 0);
-            process.memory().write(arena.start, &content)?;
-            reach(FailPoint::ArenaReady);
+        if let Some(wanted) = request.arena {
+            wanted.replace_in(process, arena)?;
         }
         // Only the state word: rewriting the whole record would leave a moment without one, in which a killed upatch made the
         // retired image look like rubbish.

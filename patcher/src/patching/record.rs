@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use upatch_trampolines::{Avma, AvmaRange, IpMap, PokePlan};
 
+use super::arena::Backend;
+
 /// Header before the JSON text, in bytes.
 pub const HEADER_LEN: usize = 64;
 /// Longest JSON text that is read back, in bytes.
@@ -116,6 +118,9 @@ pub struct Record {
     pub data: Option<Span>,
     /// The shared memory, if any.
     pub arena: Option<Span>,
+    /// What the shared memory is made of.
+    #[serde(default)]
+    pub backend: Backend,
     /// Does the image call functions of the application?
     pub calls_application: bool,
     /// Seconds since 1970 when it was placed.
@@ -262,6 +267,7 @@ mod tests {
             code: span(0x41_0000),
             data: None,
             arena: Some(span(0x1000_0000_0000)),
+            backend: Backend::Memfd,
             calls_application: false,
             placed_at: 1,
             info: serde_json::json!({"function": "f"}),

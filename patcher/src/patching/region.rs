@@ -8,7 +8,7 @@ use upatch_trampolines::{Avma, AvmaRange, PokePlan};
 
 use super::record::{HEADER_LEN, Record, RecordError, RecordState};
 use crate::process::maps::{Mapping, Maps};
-use crate::process::{Memory, Process, ProcessError};
+use crate::process::{Memory, Process, ProcessError, passing};
 
 /// Names of our memory files as the memory map shows them.
 const IMAGE_PREFIX: &str = "/memfd:upatch:";
@@ -84,7 +84,7 @@ pub struct Inventory {
     pub found: Vec<Found>,
     /// Arenas that no record names.
     pub orphans: Vec<AvmaRange>,
-    /// Descriptors of our memory files that are open in the process.
+    /// Descriptors of ours that are open in the process: memory files, sockets.
     pub descriptors: Vec<i32>,
 }
 
@@ -114,27 +114,28 @@ pub fn inspect(process: &Process) -> Result<Inventory, ProcessError> {
     let named: Vec<AvmaRange> = found.iter().filter_map(Found::arena).collect();
     arenas.retain(|arena| !named.iter().any(|named| named.overlaps(arena)));
     let fds = process.numbers_in("fd")?;
-    let descriptors = fds
-        .into_iter()
-        .filter(|fd| is_our_descriptor(process, *fd))
-        .collect();
     Ok(Inventory {
         found,
         orphans: arenas,
-        descriptors,
+        descriptors: our_descriptors(process, fds)?,
     })
 }
 
-/// Is this descriptor one of our memory files?
-pub(super) fn is_our_descriptor(process: &Process, fd: i32) -> bool {
-    let Ok(link) = process.read_link(&format!("fd/{fd}")) else {
-        return false;
+/// Which of these descriptors are ours: memory files, and sockets through which one was to be passed.
+pub(super) fn our_descriptors(process: &Process, fds: Vec<i32>) -> Result<Vec<i32>, ProcessError> {
+    let sockets = passing::sockets(process)?;
+    let is_ours = |fd: &i32| {
+        // Closed meanwhile, perhaps.
+        let link = process.read_link(&format!("fd/{fd}")).unwrap_or_default();
+        let link = link.to_str().unwrap_or_default();
+        let file = link.starts_with(IMAGE_PREFIX) || link.starts_with(ARENA_PREFIX);
+        let socket = link
+            .strip_prefix("socket:[")
+            .and_then(|rest| rest.strip_suffix(']')?.parse().ok())
+            .is_some_and(|inode| sockets.contains(&inode));
+        (file && link.ends_with(" (deleted)")) || socket
     };
-    let Some(link) = link.to_str() else {
-        return false;
-    };
-    (link.starts_with(IMAGE_PREFIX) || link.starts_with(ARENA_PREFIX))
-        && link.ends_with(" (deleted)")
+    Ok(fds.into_iter().filter(is_ours).collect())
 }
 
 fn name_after<'m>(mapping: &'m Mapping, prefix: &str) -> Option<&'m str> {

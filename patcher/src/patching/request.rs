@@ -2,18 +2,8 @@
 
 use upatch_trampolines::{Avma, AvmaRange, CheckedImage, PlaceError};
 
+use super::arena::Arena;
 use crate::process::{HoldError, MemoryError, ProcessError, RemoteError};
-
-/// Shared memory that comes with a patch.
-#[derive(Debug, Clone)]
-pub struct ArenaRequest {
-    /// Bytes; rounded up to whole pages.
-    pub len: u64,
-    /// Content at the start, at most `len` bytes; the rest is zeros.
-    pub initial: Vec<u8>,
-    /// Where it must lie, if that is fixed already.
-    pub at: Option<Avma>,
-}
 
 /// Addresses for which an image is to be built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,8 +50,8 @@ pub struct Request<'a> {
     pub max_len: u64,
     /// Bytes of private data.
     pub private_len: u64,
-    /// Shared memory.
-    pub arena: Option<ArenaRequest>,
+    /// Shared memory; at its own address if it has one, else where there is room.
+    pub arena: Option<&'a Arena>,
     /// Makes the image for given addresses; called for several until one fits.
     pub build: &'a dyn Fn(&Placement) -> Result<CheckedImage, BuildError>,
     /// What the record carries for the layers above.
@@ -94,14 +84,6 @@ pub enum PrepareError {
         len: u64,
         /// Where it had to be.
         at: Option<Avma>,
-    },
-    /// The initial content is longer than the arena, or the arena is empty.
-    #[error("an arena of {len} bytes can't hold {initial} bytes of initial content")]
-    ArenaTooSmall {
-        /// Asked for.
-        len: u64,
-        /// Content.
-        initial: u64,
     },
     /// The target may not make files that large (RLIMIT_FSIZE); trying would send it SIGXFSZ.
     #[error("the target may only write files of {limit} bytes, {len} are needed")]

@@ -42,12 +42,18 @@ failpoints! {
     SyscallExit = "syscall-exit",
     /// Original registers are back, the thread is still ours.
     RegistersBack = "registers-back",
+    /// The socket through which a descriptor will come is open in the target, without a name.
+    SocketOpen = "socket-open",
+    /// The same, with its name; nothing is sent.
+    SocketNamed = "socket-named",
+    /// A descriptor of ours is open in the target, and so is the socket.
+    Received = "received",
+    /// The arena is mapped, its descriptor is still open.
+    ArenaMapped = "arena-mapped",
     /// The memory file exists in the target and nothing is mapped.
     FileCreated = "file-created",
     /// The image's pages are mapped and empty, the file is still open.
     Mapped = "mapped",
-    /// The arena is mapped and filled.
-    ArenaReady = "arena-ready",
     /// Code is written, the record isn't.
     CodeWritten = "code-written",
     /// Code and record are written, nobody jumps there.

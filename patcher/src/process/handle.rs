@@ -181,6 +181,11 @@ impl Process {
         self.pid
     }
 
+    /// A descriptor of our own for what is open in the process as `fd`.
+    pub(super) fn descriptor(&self, fd: i32) -> io::Result<OwnedFd> {
+        sys::pidfd_getfd(self.pidfd.as_fd(), fd)
+    }
+
     /// Its memory.
     #[must_use]
     pub fn memory(&self) -> &Memory {

@@ -15,7 +15,7 @@ use super::handle::{Process, ProcessError};
 use super::memory::MemoryError;
 use super::status::{Status, is_kernel_worker, state_of_stat};
 use super::stop::{StopFigures, StoppedProcess};
-use super::stub::{self, STUB, StubPlace};
+use super::stub::{self, Entry, STUB, StubPlace};
 use super::sys::{self, Regs};
 use super::tracee::{self, Stop};
 use super::tracer::{StopGuard, Tracer};
@@ -82,6 +82,17 @@ pub enum RemoteError {
         /// Why.
         source: io::Error,
     },
+    /// A descriptor of ours can't be handed over, for a reason on our side.
+    #[error("can't hand a descriptor to the target ({call})")]
+    Passing {
+        /// The system call of ours.
+        call: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// A descriptor of ours was sent, and the target's kernel side did not install it.
+    #[error("the target did not take a descriptor: it has none left, or a security module refused")]
+    NotTaken,
     /// It wasn't made.
     #[error(transparent)]
     Hold(#[from] HoldError),
@@ -93,7 +104,7 @@ impl RemoteError {
     pub fn errno(&self) -> Option<i32> {
         match self {
             Self::Failed { source, .. } => source.raw_os_error(),
-            Self::Hold(_) => None,
+            Self::Passing { .. } | Self::NotTaken | Self::Hold(_) => None,
         }
     }
 }
@@ -102,8 +113,14 @@ impl RemoteError {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Arg<'a> {
     Number(u64),
-    /// The address of a copy of these bytes, at most 64, in the target.
+    /// The address of a copy of these bytes, at most [`stub::SCRATCH_LEN`], in the target. One call has at most one.
     Bytes(&'a [u8]),
+    /// The same, with the copy's own address plus `to` as the eight bytes at `at`.
+    Pointing {
+        bytes: &'a [u8],
+        at: usize,
+        to: u64,
+    },
 }
 
 /// A stopped thread that makes system calls for us.
@@ -319,6 +336,36 @@ impl<'t> HeldThread<'t> {
         number: i64,
         args: [Arg<'_>; 6],
     ) -> Result<u64, RemoteError> {
+        self.call_at(Entry::Call, call, number, args)
+    }
+
+    /// As [`Self::call`], for a call that opens a descriptor by which nobody could tell that it is ours: if we are killed
+    /// before the next call, the target closes it.
+    pub(super) fn call_undone(
+        &mut self,
+        call: &'static str,
+        number: i64,
+        args: [Arg<'_>; 6],
+    ) -> Result<u64, RemoteError> {
+        self.call_at(Entry::Undo, call, number, args)
+    }
+
+    /// What the call before wrote into the copy of its [`Arg::Bytes`].
+    pub(super) fn written(&self, len: usize) -> Result<Vec<u8>, HoldError> {
+        let at = stub::scratch_at(&self.original);
+        Ok(self
+            .process
+            .memory()
+            .read_vec(at, len.min(stub::SCRATCH_LEN))?)
+    }
+
+    fn call_at(
+        &mut self,
+        entry: Entry,
+        call: &'static str,
+        number: i64,
+        args: [Arg<'_>; 6],
+    ) -> Result<u64, RemoteError> {
         if self.since.elapsed() > LONGEST_HOLD {
             self.let_go()?;
             drop(self.others.take());
@@ -327,7 +374,7 @@ impl<'t> HeldThread<'t> {
         self.make_room();
         let began = Instant::now();
         for _ in 0..100 {
-            if let Some(result) = self.attempt(number, &args)? {
+            if let Some(result) = self.attempt(entry, number, &args)? {
                 self.crowded |= began.elapsed() > CROWDED;
                 return match result.cast_signed() {
                     error @ -4095..0 => {
@@ -356,21 +403,34 @@ impl<'t> HeldThread<'t> {
     }
 
     /// `None`: a signal came first and has been delivered.
-    fn attempt(&mut self, number: i64, args: &[Arg<'_>; 6]) -> Result<Option<u64>, HoldError> {
+    fn attempt(
+        &mut self,
+        entry: Entry,
+        number: i64,
+        args: &[Arg<'_>; 6],
+    ) -> Result<Option<u64>, HoldError> {
         let memory = self.process.memory();
         if self.below.is_none() {
             self.below = Some(memory.read_vec(stub::below_at(&self.original), stub::BELOW_LEN)?);
         }
+        let scratch = stub::scratch_at(&self.original);
         let mut values = [0; 6];
         for (value, arg) in values.iter_mut().zip(args) {
-            *value = match arg {
-                Arg::Number(number) => *number,
-                Arg::Bytes(bytes) => {
-                    let len = bytes.len().min(stub::SCRATCH_LEN);
-                    memory.write(stub::scratch_at(&self.original), &bytes[..len])?;
-                    stub::scratch_at(&self.original).0
+            let mut copy = match arg {
+                Arg::Number(number) => {
+                    *value = *number;
+                    continue;
                 }
+                Arg::Bytes(bytes) | Arg::Pointing { bytes, .. } => bytes.to_vec(),
             };
+            copy.truncate(stub::SCRATCH_LEN);
+            if let Arg::Pointing { at, to, .. } = *arg
+                && let Some(room) = copy.get_mut(at..at + 8)
+            {
+                room.copy_from_slice(&scratch.plus(to).0.to_le_bytes());
+            }
+            memory.write(scratch, &copy)?;
+            *value = scratch.0;
         }
         let (frame_at, frame) = stub::frame(&self.original);
         memory.write(frame_at, &frame)?;
@@ -386,7 +446,7 @@ impl<'t> HeldThread<'t> {
             ..self.original
         };
         regs.rax = number.cast_unsigned();
-        regs.rip = self.stub.at.0;
+        regs.rip = self.stub.entry(entry).0;
         regs.rsp = frame_at.0;
         // Without this the kernel would "restart" the interrupted system call at our address.
         regs.orig_rax = u64::MAX;

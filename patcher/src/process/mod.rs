@@ -14,6 +14,7 @@ pub mod handle;
 pub mod hold;
 pub mod maps;
 pub mod memory;
+pub mod passing;
 pub mod remote;
 mod sharers;
 mod stack;

@@ -1,6 +1,7 @@
 //! The system calls that we make in the target, one method each.
 //!
-//! No mapping made here is ever writable and executable at once, and none replaces another one.
+//! No mapping made here is ever writable and executable at once, and none replaces another one, but for
+//! [`HeldThread::map_over`].
 
 use upatch_trampolines::{Avma, AvmaRange};
 
@@ -37,7 +38,7 @@ pub enum Sharing {
     Shared,
 }
 
-/// A memory file that is open in the target: a number in *its* descriptor table.
+/// Something of ours that is open in the target: a number in *its* descriptor table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RemoteFd(pub u64);
 
@@ -120,15 +121,13 @@ impl HeldThread<'_> {
             Sharing::Private => libc::MAP_PRIVATE,
             Sharing::Shared => libc::MAP_SHARED | libc::MAP_POPULATE,
         };
-        let args = [
-            Arg::Number(range.start.0),
-            Arg::Number(range.len()),
-            Arg::Number(protection.bits()),
-            Arg::Number(flag(kind | libc::MAP_FIXED_NOREPLACE)),
-            Arg::Number(fd.0),
-            Arg::Number(offset),
-        ];
-        let got = Avma(self.call("mmap", libc::SYS_mmap, args)?);
+        let got = self.mmap(
+            range,
+            protection,
+            kind | libc::MAP_FIXED_NOREPLACE,
+            fd,
+            offset,
+        )?;
         if got == range.start {
             return Ok(());
         }
@@ -138,6 +137,39 @@ impl HeldThread<'_> {
             call: "mmap",
             source: std::io::Error::from_raw_os_error(libc::EEXIST),
         })
+    }
+
+    /// mmap(2) of a file, shared, in the place of a mapping of ours: whoever uses the range sees the old memory or the new.
+    ///
+    /// # Errors
+    /// As above.
+    pub(crate) fn map_over(
+        &mut self,
+        range: AvmaRange,
+        protection: Protection,
+        fd: RemoteFd,
+    ) -> Result<(), RemoteError> {
+        let kind = libc::MAP_SHARED | libc::MAP_POPULATE | libc::MAP_FIXED;
+        self.mmap(range, protection, kind, fd, 0).map(drop)
+    }
+
+    fn mmap(
+        &mut self,
+        range: AvmaRange,
+        protection: Protection,
+        kind: i32,
+        fd: RemoteFd,
+        offset: u64,
+    ) -> Result<Avma, RemoteError> {
+        let args = [
+            Arg::Number(range.start.0),
+            Arg::Number(range.len()),
+            Arg::Number(protection.bits()),
+            Arg::Number(flag(kind)),
+            Arg::Number(fd.0),
+            Arg::Number(offset),
+        ];
+        self.call("mmap", libc::SYS_mmap, args).map(Avma)
     }
 
     /// munmap(2).

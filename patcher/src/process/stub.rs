@@ -1,13 +1,15 @@
 //! The few bytes of code with which a thread of the target makes a system call for us, and where they can lie.
 //!
 //! ```text
-//! stub:  syscall                                   rsp ─► r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rcx rdx rsi rdi rax
-//!        pop r15 … pop rax; popfq; ret 192                rflags rip │ scratch, 64 bytes │ red zone, 128 bytes │ ◄─ original rsp
+//! undo:  syscall; xchg edi, eax; mov eax, close    rsp ─► r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rcx rdx rsi rdi rax
+//! call:  syscall                                          rflags rip │ scratch, 128 bytes │ red zone, 128 bytes │ ◄─ original rsp
+//!        pop r15 … pop rax; popfq; ret 256
 //! ```
 //!
 //! A thread that is let go anywhere in the stub, because we were killed, makes the call (or not), pops its own registers
 //! and goes on where it was. No floating point, no breakpoint, no single step; the restart block of an interrupted sleep
-//! survives, which rt_sigreturn would destroy.
+//! survives, which rt_sigreturn would destroy. Who begins at `undo` also closes the descriptor that the call has opened:
+//! for one that nobody could find again.
 //!
 //! It lies where bytes are executable but never executed: behind the end of an executable segment, in the rest of its
 //! last page. The write goes to a private copy of the page, not to the file. A stub found there was left by a killed
@@ -21,15 +23,27 @@ use super::memory::{Memory, MemoryError};
 use super::sys::Regs;
 use super::tracee;
 
-/// `syscall`, fifteen pops, `popfq`, `ret 192`.
-pub(super) const STUB: [u8; 30] = [
-    0x0f, 0x05, 0x41, 0x5f, 0x41, 0x5e, 0x41, 0x5d, 0x41, 0x5c, 0x5d, 0x5b, 0x41, 0x5b, 0x41, 0x5a,
-    0x41, 0x59, 0x41, 0x58, 0x59, 0x5a, 0x5e, 0x5f, 0x58, 0x9d, 0xc2, 192, 0x00, 0xcc,
+/// `syscall`, `xchg edi, eax`, `mov eax, 3` (`SYS_close`); `syscall`, fifteen pops, `popfq`, `ret 256`.
+pub(super) const STUB: [u8; 38] = [
+    0x0f, 0x05, 0x97, 0xb8, 0x03, 0x00, 0x00, 0x00, 0x0f, 0x05, 0x41, 0x5f, 0x41, 0x5e, 0x41, 0x5d,
+    0x41, 0x5c, 0x5d, 0x5b, 0x41, 0x5b, 0x41, 0x5a, 0x41, 0x59, 0x41, 0x58, 0x59, 0x5a, 0x5e, 0x5f,
+    0x58, 0x9d, 0xc2, 0x00, 0x01, 0xcc,
 ];
+/// Where `call` begins.
+const CALL_AT: u64 = 8;
+
+/// Where in the stub a call begins, and so what becomes of it when nobody takes its result any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Entry {
+    /// What it did stays.
+    Call,
+    /// The descriptor that it opened is closed again.
+    Undo,
+}
 /// Bytes below the stack pointer that belong to the interrupted function; psABI §3.2.2.
 const RED_ZONE: u64 = 128;
 /// Room for a name or a small structure that a system call reads.
-pub(super) const SCRATCH_LEN: usize = 64;
+pub(super) const SCRATCH_LEN: usize = 128;
 const FRAME_WORDS: usize = 17;
 /// Stack that must be mapped below rsp: red zone, scratch, frame, and room for the signal frame of a killed session.
 pub(super) const STACK_ROOM: u64 = RED_ZONE + SCRATCH_LEN as u64 + 8 * FRAME_WORDS as u64 + 4096;
@@ -75,6 +89,14 @@ pub(crate) struct StubPlace {
 impl StubPlace {
     pub(crate) fn range(&self) -> AvmaRange {
         AvmaRange::new(self.at, STUB.len() as u64)
+    }
+
+    /// Where a thread begins.
+    pub(super) fn entry(&self, entry: Entry) -> Avma {
+        match entry {
+            Entry::Call => self.at.plus(CALL_AT),
+            Entry::Undo => self.at,
+        }
     }
 
     /// Writes the stub, unless it is there.

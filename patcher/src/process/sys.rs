@@ -163,6 +163,15 @@ pub(crate) fn pidfd_probe(pidfd: BorrowedFd<'_>) -> io::Result<()> {
     .map(drop)
 }
 
+/// A descriptor of our own for what `fd` means in the process (Linux 5.6). EPERM: we may not trace it.
+pub(crate) fn pidfd_getfd(pidfd: BorrowedFd<'_>, fd: i32) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers.
+    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), fd, 0) })?;
+    let fd = i32::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: a fresh descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// Do two tasks run in one address space? ENOSYS where the kernel was built without kcmp.
 pub(crate) fn share_memory(a: i32, b: i32) -> io::Result<bool> {
     // SAFETY: no pointers.
