@@ -243,6 +243,132 @@ enum upatch_verdict {
 #define upatch_set_errno(value) __upatch_helper(0x75700001, long, int)(value)
 
 /* --------------------------------------------------------------------------------------------------------------------
+ * Events: what happened, when and in which thread, typed, for `upatch telemetry follow` and `upatch telemetry dump`.
+ *
+ *	struct refusal { char user[16]; __u32 length; } e = {};
+ *	...
+ *	upatch_event(&e, sizeof(e));
+ *
+ * They go to a ring in the arena that comes with the first use: many threads, forked children and kernel programs write
+ * it at once, and nobody waits. The newest event takes the place of the oldest, so that a dump shows what happened last; what a
+ * reader doesn't see is counted, event by event. A thread that dies while it writes loses its own event.
+ *
+ * An event is a struct, union, enum or number of at most UPATCH_EVENT_BYTES bytes, of the patch's own memory. Begin it with `= {}`: padding is
+ * copied too and must hold something. Time and thread cost system calls; upatch_event_plain() leaves them out, for hot places and
+ * for programs that run under seccomp. Both give 1, or 0 if the event was lost at once.
+ *
+ * upatch_printk("%d of %u", done, all) records a line of text: a constant format of at most 63 bytes and up to three
+ * numbers (%d %i %u %x %o %c %p, with l for those of 64 bits). It is bpf_printk() too, unless that is another header's.
+ *
+ * Before this header, `#define UPATCH_EVENT_SLOTS 4096` (a power of two) or `#define UPATCH_EVENT_BYTES 248` (a multiple of 8)
+ * make the ring larger: it has SLOTS * (BYTES + 40) bytes.
+ */
+#ifndef UPATCH_EVENT_SLOTS
+#define UPATCH_EVENT_SLOTS 512
+#endif
+#ifndef UPATCH_EVENT_BYTES
+#define UPATCH_EVENT_BYTES 88
+#endif
+_Static_assert(UPATCH_EVENT_SLOTS > 0 && (UPATCH_EVENT_SLOTS & (UPATCH_EVENT_SLOTS - 1)) == 0,
+	       "UPATCH_EVENT_SLOTS must be a power of two");
+_Static_assert(UPATCH_EVENT_BYTES > 0 && UPATCH_EVENT_BYTES % 8 == 0, "UPATCH_EVENT_BYTES must be a multiple of 8");
+_Static_assert((UPATCH_EVENT_BYTES + 40ULL) * UPATCH_EVENT_SLOTS <= 64 << 20, "the event ring would be larger than 64 MiB");
+
+#define upatch_event(ptr, size) __upatch_event_of(ptr, size, bpf_ktime_get_ns(), bpf_get_current_pid_tgid())
+#define upatch_event_plain(ptr, size) __upatch_event_of(ptr, size, 0, 0)
+
+/*
+ * How it works. Event number n goes to slot n % SLOTS, whose state says 2n + 1 while it is being written and 2n + 2 once it is
+ * there. A slot that an earlier event left unfinished is taken over; whoever comes back to it then fails to publish. What
+ * it still scribbles into the slot shows in the check word, which depends on n and everything written.
+ */
+struct upatch_event_slot {
+	__u64 state;
+	__u64 check;
+	__u64 time;   /* bpf_ktime_get_ns(), or 0 */
+	__u64 thread; /* bpf_get_current_pid_tgid(), or 0 */
+	__u32 type;   /* number of the type in the object's BTF */
+	__u32 size;
+	__u64 words[UPATCH_EVENT_BYTES / 8];
+};
+
+struct upatch_event_ring {
+	__u64 next; /* number of the next event */
+	__u64 reserved[7];
+	struct upatch_event_slot slots[UPATCH_EVENT_SLOTS];
+};
+
+static struct upatch_event_ring __arena upatch_events
+	__attribute__((btf_decl_tag("upatch:events"), aligned(64), unused));
+
+#define __upatch_event_of(ptr, bytes, at, who)					\
+	({									\
+		union {								\
+			__typeof__(*(ptr)) value;				\
+			__u64 words[((bytes) + 7) / 8];				\
+		} upatch_e;							\
+		_Static_assert((bytes) <= UPATCH_EVENT_BYTES,			\
+			       "the event is larger than UPATCH_EVENT_BYTES");	\
+		upatch_e.words[((bytes) - 1) / 8] = 0;				\
+		__builtin_memcpy(&upatch_e, (ptr), (bytes));			\
+		__upatch_event(upatch_e.words, (bytes),				\
+			       __builtin_btf_type_id(*(ptr), 0), (at), (who));	\
+	})
+
+struct upatch_printk {
+	__u64 args[3];
+	char format[64];
+};
+
+#define upatch_printk(text, args...)						\
+	({									\
+		_Static_assert(sizeof(text) <= 64, "the format is longer than 63 bytes"); \
+		struct upatch_printk upatch_p = { { __upatch_numbers(args) }, text }; \
+		upatch_event(&upatch_p, sizeof(upatch_p));			\
+	})
+#ifndef bpf_printk
+#define bpf_printk upatch_printk
+#endif
+#define __upatch_numbers0() 0
+#define __upatch_numbers1(a) (__u64)(a)
+#define __upatch_numbers2(a, b) (__u64)(a), (__u64)(b)
+#define __upatch_numbers3(a, b, c) (__u64)(a), (__u64)(b), (__u64)(c)
+#define __upatch_numbers(args...) __upatch_join(__upatch_numbers, __upatch_count(args))(args)
+
+#define __upatch_mix(h, word) (((h) ^ (word)) * 0x9e3779b97f4a7c15ULL)
+
+static inline __attribute__((always_inline)) int
+__upatch_event(const __u64 *words, __u32 size, __u32 type, __u64 time, __u64 thread)
+{
+	__u64 number = __sync_fetch_and_add(&upatch_events.next, 1), writing = 2 * number + 1;
+	volatile struct upatch_event_slot __arena *slot = &upatch_events.slots[number % UPATCH_EVENT_SLOTS];
+	__u64 before = slot->state, found, check = writing;
+
+	if (before >= writing)
+		return 0;
+	found = __sync_val_compare_and_swap(&slot->state, before, writing);
+	if (found != before) {
+		/* Its last event was published this moment, or a later one has it. */
+		if (found >= writing || __sync_val_compare_and_swap(&slot->state, found, writing) != found)
+			return 0;
+	}
+	slot->time = time;
+	check = __upatch_mix(check, time);
+	slot->thread = thread;
+	check = __upatch_mix(check ^ check >> 32, thread);
+	slot->type = type;
+	slot->size = size;
+	check = __upatch_mix(check ^ check >> 32, (__u64)size << 32 | type);
+	_Pragma("unroll")
+	for (__u32 i = 0; i < (size + 7) / 8; i++) {
+		slot->words[i] = words[i];
+		check = __upatch_mix(check ^ check >> 32, words[i]);
+	}
+	slot->check = check;
+	return __sync_val_compare_and_swap(&slot->state, writing, writing + 1) == writing;
+}
+
+/* --------------------------------------------------------------------------------------------------------------------
  * Loops. The verifier follows bounded `for` loops by itself. Others: bpf_loop calls `static long body(__u32 index, void
  * *data)` up to 1 << 23 times until it returns 1; can_loop and cond_break end a loop when the program's budget is used up:
  *

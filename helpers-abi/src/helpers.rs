@@ -218,5 +218,5 @@ pub fn by_id(id: u32) -> Option<&'static Helper> {
 pub const MAX_LOOPS: u64 = 1 << 23;
 /// `bpf_loop`.
 pub const LOOP: u32 = 181;
-/// `bpf_trace_printk`, refused with a hint until the event ring exists.
+/// `bpf_trace_printk`, refused with a hint: text is recorded by `upatch_printk`.
 pub const TRACE_PRINTK: u32 = 6;

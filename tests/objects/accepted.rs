@@ -401,3 +401,39 @@ fn an_object_is_the_same_without_debug_sections() {
         assert_eq!(&upatch::object::link(&object, program).unwrap(), linked);
     }
 }
+
+#[test]
+fn events_are_typed() {
+    let (report, _) = build_case(&case("accept/events.c"), &[]).unwrap();
+    let arena = report.object.arena();
+    let ring = arena.events.as_ref().expect("there is a ring");
+    let variable = arena
+        .globals
+        .iter()
+        .find(|global| global.role == Role::Events)
+        .expect("it is a variable");
+    assert_eq!(
+        (ring.slots, ring.slot_bytes, ring.slots_at - ring.offset),
+        (512, 128, 64)
+    );
+    assert_eq!(
+        (ring.offset % 64, ring.end()),
+        (0, Some(variable.offset + variable.size))
+    );
+    let mut names: Vec<_> = ring.types.iter().map(|ty| &*ty.name).collect();
+    names.sort_unstable();
+    assert_eq!(
+        names,
+        ["enum why", "long", "struct refusal", "struct upatch_printk"]
+    );
+    let refusal = ring.types.iter().find(|ty| ty.name == "struct refusal");
+    let mut bytes = b"root\0\0\0\0\0\0\0\0\0\0\0\0".to_vec();
+    bytes.extend([0x10, 0x27, 0, 0, 2, 0, 0, 0]);
+    assert_eq!(
+        render(&arena.types, refusal.expect("it is there").ty, &bytes),
+        json!({"user": "root", "length": 10_000, "why": "TOO_OFTEN"})
+    );
+    // Without events there is no ring, and nothing of it in the arena.
+    let (report, _) = build_case(&case("accept/everything.c"), &[]).unwrap();
+    assert_eq!(report.object.arena().events, None);
+}

@@ -7,10 +7,14 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::object::{GlobalInfo, Role, TypeTable, render};
+use crate::object::{Budget, EventRing, GlobalInfo, Role, TypeTable, render, render_within};
 
 /// Bytes of arena variables that are read at once for telemetry; larger ones are cut, visibly.
 pub const READ_LIMIT: u64 = 16 << 20;
+/// What showing all variables may cost, roughly the bytes of their text.
+const SHOWN: usize = 4 << 20;
+/// Cost of a variable beside its name and value.
+const NAME: usize = 64;
 
 /// The part of the record that belongs to the upper layer.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -31,6 +35,9 @@ pub struct PatchInfo {
     pub globals: Vec<GlobalInfo>,
     /// Their types.
     pub types: TypeTable,
+    /// The ring of events, if the patch has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events: Option<EventRing>,
 }
 
 impl PatchInfo {
@@ -44,12 +51,18 @@ impl PatchInfo {
         }
     }
 
+    /// The variables: everything but the ring of events.
+    pub fn variables(&self) -> impl Iterator<Item = &GlobalInfo> {
+        self.globals
+            .iter()
+            .filter(|global| global.role != Role::Events)
+    }
+
     /// Bytes from the arena's start that hold all variables, at most `window` and [`READ_LIMIT`].
     #[must_use]
     pub fn bytes_needed(&self, window: u64) -> u64 {
         let end = self
-            .globals
-            .iter()
+            .variables()
             .map(|global| global.offset.saturating_add(global.size))
             .max();
         end.unwrap_or(0).min(window).min(READ_LIMIT)
@@ -58,12 +71,14 @@ impl PatchInfo {
     /// Every variable by name with its value in `arena`, the arena's first bytes; `null` for one that isn't there.
     #[must_use]
     pub fn values(&self, arena: &[u8]) -> Map<String, Value> {
-        self.globals
-            .iter()
-            .map(|global| {
-                let value = slice(arena, global.offset, global.size)
-                    .map_or(Value::Null, |bytes| render(&self.types, global.ty, bytes));
-                (global.name.clone(), value)
+        let mut budget = Budget(SHOWN);
+        self.variables()
+            .map_while(|global| {
+                budget.0 = budget.0.checked_sub(global.name.len() + NAME)?;
+                let value = slice(arena, global.offset, global.size).map_or(Value::Null, |bytes| {
+                    render_within(&self.types, global.ty, bytes, &mut budget)
+                });
+                Some((global.name.clone(), value))
             })
             .collect()
     }

@@ -347,6 +347,7 @@ fn info_of(
         section: program.section.clone(),
         globals: arena.globals.clone(),
         types: arena.types.clone(),
+        events: arena.events.clone(),
     }
 }
 

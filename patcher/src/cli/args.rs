@@ -109,8 +109,31 @@ pub(crate) struct TelemetryArgs {
 /// What to do with the counters.
 #[derive(Subcommand, Debug)]
 pub(crate) enum TelemetryAction {
-    /// Print them once.
+    /// Print variables and events once.
     Dump(PidArgs),
+    /// Print each event as it comes, a line each (with `--json` an object each), until the process ends, its patches are
+    /// reverted, or SIGINT or SIGTERM comes.
+    Follow(FollowArgs),
+}
+
+/// `upatch telemetry follow`
+#[derive(Args, Debug)]
+pub(crate) struct FollowArgs {
+    /// The process.
+    #[arg(short, long)]
+    pub pid: i32,
+    /// Only the patch with this id (as `status` prints it); default: all of ours, also those that come later.
+    #[arg(long)]
+    pub patch: Option<String>,
+    /// Milliseconds between two looks; when events come quickly it looks earlier.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=3_600_000))]
+    pub interval: u64,
+    /// End after this many events.
+    #[arg(long)]
+    pub count: Option<u64>,
+    /// End after this many seconds.
+    #[arg(long)]
+    pub seconds: Option<u64>,
 }
 
 /// `upatch revert`

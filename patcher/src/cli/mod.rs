@@ -44,7 +44,7 @@ pub fn main() -> ExitCode {
         Err(error) => return misused(&error),
     };
     start_tracing();
-    match run(cli.command) {
+    match run(cli.command, cli.json) {
         Ok(report) => {
             let text = if cli.json {
                 format!("{}\n", report.json)
@@ -60,13 +60,13 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> Result<Report, Failure> {
+fn run(command: Command, as_json: bool) -> Result<Report, Failure> {
     match command {
         Command::Build(args) => build::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Apply(args) => apply::run(&args),
         Command::Status(args) => status::run(&args),
-        Command::Telemetry(args) => telemetry::run(&args),
+        Command::Telemetry(args) => telemetry::run(&args, as_json),
         Command::Revert(args) => revert::run(&args),
         Command::Run(args) => run::run(&args),
     }

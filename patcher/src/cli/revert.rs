@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::args::RevertArgs;
 use super::status::{identity, place_of};
-use super::telemetry::values_in_words;
+use super::telemetry::{add_values, values_in_words};
 use super::{Exit, Failure, Report, target};
 use crate::apply::stops_in_words;
 use crate::patching::{FoundState, RevertError, RevertOutcome, inspect, sweep};
@@ -55,7 +55,7 @@ pub(super) fn run(args: &RevertArgs) -> Result<Report, Failure> {
                 let mut json = identity(found, &last);
                 json["outcome"] = "leftover".into();
                 json["detail"] = why.clone().into();
-                json["globals"] = Value::Object(last.globals.clone());
+                add_values(&mut json, &last);
                 text += &format!(
                     "{}  reverted  {}\n{}",
                     found.id,
@@ -88,7 +88,7 @@ pub(super) fn run(args: &RevertArgs) -> Result<Report, Failure> {
         let mut json = identity(found, &done.last);
         json["outcome"] = word.into();
         json["detail"] = detail.clone().map_or(Value::Null, Value::from);
-        json["globals"] = Value::Object(done.last.globals.clone());
+        add_values(&mut json, &done.last);
         json["stops"] = done.reverted.figures.stops.into();
         json["longest_stop_us"] = json!(done.reverted.figures.longest_stop.as_secs_f64() * 1e6);
         text += &format!(

@@ -1,18 +1,24 @@
-//! CO-RE relocations (libbpf's "compile once, run everywhere") of the one type that we know: `struct pt_regs`.
+//! CO-RE relocations (libbpf's "compile once, run everywhere") of the one type that we know: `struct pt_regs`. And local
+//! type ids, which name a type of the object itself: `upatch_event` records by them what an event is.
 //!
 //! A source with a vmlinux.h reads ctx through a struct that carries `preserve_access_index`; the author's own short
 //! definition may even have other offsets. Both get the offsets of our ctx by the field's name. Every other type belongs
 //! to the kernel or the application and is refused by name.
 
+use std::collections::BTreeSet;
+
 use upatch_abi::ctx::CtxField;
 
-use super::btf::{Btf, Member, Type};
+use super::btf::{Btf, Member, Type, TypeId};
 use super::btf_ext::CoreRelocation;
 use super::bytes::i32_at;
 
 /// enum bpf_core_relo_kind (include/uapi/linux/bpf.h): the field's offset in bytes.
 const FIELD_BYTE_OFFSET: u32 = 0;
+/// The number of the type in the object's own BTF.
+const TYPE_ID_LOCAL: u32 = 6;
 const CLASS: u8 = 7;
+const LD_IMM64: u8 = 0x18;
 
 /// Why a CO-RE relocation is refused.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -53,7 +59,16 @@ pub enum CoreError {
     },
 }
 
-/// Writes the right offset into the instruction that a relocation names.
+/// The types that programs name by their local ids, ascending.
+pub(super) fn named_types(relocations: &[CoreRelocation<'_>]) -> BTreeSet<TypeId> {
+    relocations
+        .iter()
+        .filter(|relocation| relocation.kind == TYPE_ID_LOCAL)
+        .map(|relocation| relocation.ty)
+        .collect()
+}
+
+/// Writes the right offset or type id into the instruction that a relocation names.
 pub(super) fn apply(
     btf: &Btf<'_>,
     relocation: &CoreRelocation<'_>,
@@ -61,6 +76,12 @@ pub(super) fn apply(
     code: &mut [u8],
 ) -> Result<(), CoreError> {
     let what = || format!("`{section}`");
+    if relocation.kind == TYPE_ID_LOCAL {
+        return type_id(relocation, code).ok_or_else(|| CoreError::Damaged {
+            what: what(),
+            offset: relocation.offset,
+        });
+    }
     let ty = btf.resolve(relocation.ty);
     let members = match btf.get(ty) {
         // `___x` marks a flavour: another definition of the same type (libbpf's convention).
@@ -116,6 +137,23 @@ pub(super) fn apply(
         _ => return Err(damaged()),
     }
     Ok(())
+}
+
+/// A 64-bit immediate, or a move of 32 bits. What the compiler put there may be older than the last deduplication of the BTF.
+fn type_id(relocation: &CoreRelocation<'_>, code: &mut [u8]) -> Option<()> {
+    let start = relocation.offset as usize;
+    let slot = code.get_mut(start..start.checked_add(8)?)?;
+    let is_move = matches!(slot[0], 0xb4 | 0xb7);
+    let high = match slot[0] {
+        LD_IMM64 => Some(code.get(start.checked_add(12)?..start.checked_add(16)?)?),
+        _ => None,
+    };
+    if !is_move && high.is_none_or(|high| high != [0; 4]) {
+        return None;
+    }
+    code.get_mut(start + 4..start + 8)?
+        .copy_from_slice(&relocation.ty.0.to_le_bytes());
+    Some(())
 }
 
 /// Name and local offset in bytes of the field that an access like `0:14` or `0:8:1` reaches.

@@ -18,6 +18,7 @@ pub(super) struct BtfIndex<'a> {
     tags: HashMap<TypeId, Vec<(i32, &'a str)>>,
     rules: HashSet<&'a str>,
     counters: HashSet<&'a str>,
+    rings: HashSet<&'a str>,
 }
 
 impl<'a> BtfIndex<'a> {
@@ -54,6 +55,7 @@ impl<'a> BtfIndex<'a> {
                         match *tag {
                             "upatch:rule" => this.rules.insert(name),
                             "upatch:counter" => this.counters.insert(name),
+                            "upatch:events" => this.rings.insert(name),
                             _ => false,
                         };
                     }
@@ -93,5 +95,10 @@ impl<'a> BtfIndex<'a> {
     /// Is the variable declared by `UPATCH_COUNTER`?
     pub(super) fn is_counter(&self, variable: &str) -> bool {
         self.counters.contains(variable)
+    }
+
+    /// Is the variable the ring of events?
+    pub(super) fn is_ring(&self, variable: &str) -> bool {
+        self.rings.contains(variable)
     }
 }

@@ -3,7 +3,7 @@
 //! Sizes and offsets come from the symbol table: clang's BTF has zeros for the arena. Invariant: the variables of a
 //! [`Memory`] are disjoint and inside the arena, and its initial bytes are no more than the object has.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 use upatch_abi::arena::{MAX_WINDOW, PAGE};
@@ -12,6 +12,7 @@ use upatch_verifier::program::DataObject;
 use super::ObjectError;
 use super::btf::{Btf, Type, TypeId};
 use super::elf::{Elf, Place, Section, SymbolKind};
+use super::events::EventRing;
 use super::index::BtfIndex;
 use super::types::{TypeBuilder, TypeRef, TypeTable};
 
@@ -62,7 +63,9 @@ pub enum Role {
     Rule,
     /// `UPATCH_COUNTER`: counted by the patch.
     Counter,
-    /// Neither.
+    /// The ring of events.
+    Events,
+    /// None of these.
     Plain,
 }
 
@@ -100,8 +103,10 @@ pub struct ArenaLayout {
     pub globals: Vec<GlobalInfo>,
     /// Initial bytes, by ascending offset, disjoint.
     pub initial: Vec<Segment>,
-    /// Types of the variables.
+    /// Types of the variables and events.
     pub types: TypeTable,
+    /// The ring of `upatch_event`, if the object has one.
+    pub events: Option<EventRing>,
 }
 
 /// Where a data section went.
@@ -131,6 +136,7 @@ pub(super) fn lay_out(
     btf: &Btf<'_>,
     index: &BtfIndex<'_>,
     kernel: Option<&str>,
+    events: &BTreeSet<TypeId>,
 ) -> Result<Memory, ObjectError> {
     let reserved = reserved(btf, index)?;
     let mut layout = Layout {
@@ -160,6 +166,13 @@ pub(super) fn lay_out(
     memory.arena.len = len.max(reserved);
     let mut builder = TypeBuilder::new(btf);
     memory.arena.globals = globals(elf, index, &memory.places, &mut builder)?;
+    let ring = memory
+        .arena
+        .globals
+        .iter()
+        .find(|global| global.role == Role::Events)
+        .cloned();
+    memory.arena.events = ring.and_then(|ring| EventRing::new(btf, &mut builder, &ring, events));
     memory.arena.types = builder.finish();
     Ok(memory)
 }
@@ -332,10 +345,14 @@ fn globals(
                 name: symbol.name.to_owned(),
             });
         }
-        let role = match (index.is_rule(symbol.name), index.is_counter(symbol.name)) {
-            (true, _) => Role::Rule,
-            (false, true) => Role::Counter,
-            (false, false) => Role::Plain,
+        let role = if index.is_rule(symbol.name) {
+            Role::Rule
+        } else if index.is_counter(symbol.name) {
+            Role::Counter
+        } else if index.is_ring(symbol.name) {
+            Role::Events
+        } else {
+            Role::Plain
         };
         let ty = match index.variables.get(symbol.name) {
             Some(&ty) => types.add(ty),

@@ -37,7 +37,13 @@ pub(super) fn parse(bytes: &[u8]) -> Result<PatchObject, ObjectError> {
     let places = code_places(&elf)?;
     let functions = functions(&elf, &index, &places)?;
     let kernel = kernel_program(&places, &functions);
-    let memory = memory::lay_out(&elf, &btf, &index, kernel.map(|function| &*function.name))?;
+    let memory = memory::lay_out(
+        &elf,
+        &btf,
+        &index,
+        kernel.map(|function| &*function.name),
+        &core::named_types(&ext.core),
+    )?;
     if let Some(function) = kernel {
         let section = section_name(&elf, &places, function.section).to_owned();
         return Err(ObjectError::KernelProgram {

@@ -16,11 +16,21 @@ const MAX_DEPTH: usize = 64;
 /// The value of type `ty` at the beginning of `bytes`.
 #[must_use]
 pub fn render(table: &TypeTable, ty: TypeRef, bytes: &[u8]) -> Value {
-    Renderer {
-        table,
-        left: MAX_COST,
-    }
-    .value(ty, bytes, MAX_DEPTH)
+    render_within(table, ty, bytes, &mut Budget(MAX_COST))
+}
+
+/// What several renderings together may cost, roughly the bytes of their text.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Budget(pub usize);
+
+/// As [`render`]; what goes beyond the budget is null.
+#[must_use]
+pub fn render_within(table: &TypeTable, ty: TypeRef, bytes: &[u8], budget: &mut Budget) -> Value {
+    let start = budget.0.min(MAX_COST);
+    let mut renderer = Renderer { table, left: start };
+    let value = renderer.value(ty, bytes, MAX_DEPTH);
+    budget.0 -= start - renderer.left;
+    value
 }
 
 struct Renderer<'a> {

@@ -158,6 +158,11 @@ impl<'b, 'a> TypeBuilder<'b, 'a> {
         }
     }
 
+    /// A type that was added.
+    pub(super) fn get(&self, ty: TypeRef) -> Option<&TypeDesc> {
+        self.table.get(ty)
+    }
+
     /// The table of everything that was added.
     pub(super) fn finish(self) -> TypeTable {
         self.table

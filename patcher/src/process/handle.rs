@@ -5,7 +5,7 @@
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -184,6 +184,12 @@ impl Process {
     /// A descriptor of our own for what is open in the process as `fd`.
     pub(super) fn descriptor(&self, fd: i32) -> io::Result<OwnedFd> {
         sys::pidfd_getfd(self.pidfd.as_fd(), fd)
+    }
+
+    /// A descriptor that becomes readable when the process ends (pidfd_open(2)).
+    #[must_use]
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
     }
 
     /// Its memory.

@@ -6,7 +6,6 @@
 mod drivers;
 mod memcached;
 mod patching;
-mod python;
 mod redis;
 mod scratch;
 mod text;
@@ -15,8 +14,7 @@ pub use drivers::{
     Transport, libc_driver, libc_file, libmodbus_driver, libssh_driver, libssh2_driver,
 };
 pub use memcached::{Load, LoadReport, Memcached, Session};
-pub use patching::{Applied, Site, apply, apply_with};
-pub use python::{cryptography_driver, cryptography_library, ssl_driver};
+pub use patching::{Applied, Site, apply};
 pub use redis::{Redis, Reply, without_consumer};
 pub use scratch::Scratch;
 pub use text::changed_text;

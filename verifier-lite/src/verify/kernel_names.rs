@@ -104,9 +104,9 @@ pub(crate) fn instead(id: u32) -> &'static str {
             "there are no maps: use an arena variable, `type __arena name;`"
         }
         6 | 177 => {
-            "bpf_printk() is refused until the event ring exists; count in an arena variable instead"
+            "this bpf_printk() writes to the kernel's trace pipe: include upatch.h alone, or call upatch_printk(), which records an event"
         }
-        25 | 130..=134 | 198 | 209 => "there are no ring buffers yet: write to an arena variable",
+        25 | 130..=134 | 198 | 209 => "events go to the ring in the arena: call upatch_event()",
         4 | 113 | 148 | 191 => "the program's memory is read by bpf_probe_read_user()",
         45 | 115 => "strings of the program are read by bpf_probe_read_user_str()",
         58 => "a patch refuses a call by writing ctx->ax and returning UPATCH_RETURN",

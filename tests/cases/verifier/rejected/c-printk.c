@@ -1,9 +1,9 @@
-/* bpf_printk is not there yet.
+/* The trace pipe belongs to the kernel; upatch.h has a bpf_printk of its own.
  *
  * subject: bpf_trace_printk
  * must: a call must go to a helper that upatch has
  * known: the kernel's bpf_trace_printk
- * hint: until the event ring exists
+ * hint: upatch_printk(), which records an event
  */
 #include "upatch.h"
 

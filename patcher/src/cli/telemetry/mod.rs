@@ -1,4 +1,6 @@
-//! `upatch telemetry dump`: the variables of all live patches, typed by the BTF that the record carries.
+//! `upatch telemetry`: the variables and events of all live patches, typed by the BTF that the record carries.
+
+mod follow;
 
 use serde_json::{Value, json};
 
@@ -6,11 +8,12 @@ use super::args::{PidArgs, TelemetryAction, TelemetryArgs};
 use super::status::{identity, place_of};
 use super::{Failure, Report, target};
 use crate::patching::{FoundState, inspect};
-use crate::telemetry::{Reading, read};
+use crate::telemetry::{Reading, read, to_line, words};
 
-pub(super) fn run(args: &TelemetryArgs) -> Result<Report, Failure> {
+pub(super) fn run(args: &TelemetryArgs, as_json: bool) -> Result<Report, Failure> {
     match &args.action {
         TelemetryAction::Dump(args) => dump(args),
+        TelemetryAction::Follow(args) => follow::run(args, as_json),
     }
 }
 
@@ -27,7 +30,7 @@ fn dump(args: &PidArgs) -> Result<Report, Failure> {
     {
         let reading = read(&process, found);
         let mut json = identity(found, &reading);
-        json["globals"] = Value::Object(reading.globals.clone());
+        add_values(&mut json, &reading);
         text += &format!(
             "{}  {}\n{}",
             found.id,
@@ -45,31 +48,35 @@ fn dump(args: &PidArgs) -> Result<Report, Failure> {
     })
 }
 
+/// The members of a patch's object that hold what it has remembered: `globals`, and `events` if it has a ring.
+pub(super) fn add_values(json: &mut Value, reading: &Reading) {
+    json["globals"] = Value::Object(reading.globals.clone());
+    if let Some(events) = &reading.events {
+        json["events"] = json!(events.events);
+        json["events_dropped"] = events.dropped.into();
+    }
+}
+
 /// `name = value`, a line each, aligned.
 pub(super) fn values_in_words(reading: &Reading) -> String {
     let width = reading.globals.keys().map(String::len).max().unwrap_or(0);
     let mut text: String = reading
         .globals
         .iter()
-        .map(|(name, value)| format!("    {name:width$} = {}\n", shortened(&value.to_string())))
+        .map(|(name, value)| format!("    {name:width$} = {}\n", words(value)))
         .collect();
     if let Some(missed) = reading.missed.filter(|missed| *missed > 0) {
         text += &format!("    ({missed} nested calls went on unpatched)\n");
     }
-    text
-}
-
-/// Longest value that is printed for people, in characters.
-const SHOWN: usize = 1000;
-
-/// Large arrays fill screens; programs read `--json`, which is whole.
-fn shortened(value: &str) -> String {
-    match value.char_indices().nth(SHOWN) {
-        Some((at, _)) => format!(
-            "{} … ({} characters; --json has all)",
-            &value[..at],
-            value.chars().count()
-        ),
-        None => value.to_owned(),
+    if let Some(events) = &reading.events {
+        text += &format!("    {} events", events.events.len());
+        if events.dropped > 0 {
+            text += &format!(", {} before them are gone", events.dropped);
+        }
+        text += "\n";
+        for event in &events.events {
+            text += &format!("      {}\n", to_line(event));
+        }
     }
+    text
 }
