@@ -4,11 +4,14 @@
 //! whole story with the `upatch` program as an operator would use it. Text outside the patched function's first five
 //! bytes must never change (upatch_tests::samples::apply checks that, revert likewise).
 
+mod cryptography_dh;
+mod cryptography_labels;
 mod iconv_open;
 mod libmodbus;
 mod libssh2;
 mod libssh_hexa;
 mod libssh_user;
+mod libssl;
 mod memcached;
 mod redis;
 mod system;

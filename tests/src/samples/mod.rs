@@ -6,6 +6,7 @@
 mod drivers;
 mod memcached;
 mod patching;
+mod python;
 mod redis;
 mod scratch;
 mod text;
@@ -14,7 +15,8 @@ pub use drivers::{
     Transport, libc_driver, libc_file, libmodbus_driver, libssh_driver, libssh2_driver,
 };
 pub use memcached::{Load, LoadReport, Memcached, Session};
-pub use patching::{Applied, Site, apply};
+pub use patching::{Applied, Site, apply, apply_with};
+pub use python::{cryptography_driver, cryptography_library, ssl_driver};
 pub use redis::{Redis, Reply, without_consumer};
 pub use scratch::Scratch;
 pub use text::changed_text;

@@ -27,7 +27,7 @@ pub struct Site {
 }
 
 impl Site {
-    /// A function by its dynamic symbol.
+    /// A function by its symbol, dynamic or not.
     ///
     /// # Errors
     /// The file can't be read or has no such symbol.
@@ -36,6 +36,7 @@ impl Site {
         let elf = object::File::parse(&*bytes)?;
         let symbol = elf
             .dynamic_symbols()
+            .chain(elf.symbols())
             .find(|symbol| symbol.name() == Ok(name) && symbol.is_definition());
         let address = symbol
             .with_context(|| format!("no {name} in {}", file.display()))?
@@ -87,6 +88,20 @@ pub struct Applied {
 /// # Errors
 /// `upatch` fails or refuses, or changes any text of the module besides the site's first five bytes.
 pub fn apply(sample: &str, pid: u32, site: Site, scratch: &Scratch) -> Result<Applied> {
+    apply_with(sample, pid, site, scratch, &[])
+}
+
+/// As [`apply`], with more options for `upatch apply`.
+///
+/// # Errors
+/// As [`apply`].
+pub fn apply_with(
+    sample: &str,
+    pid: u32,
+    site: Site,
+    scratch: &Scratch,
+    options: &[&str],
+) -> Result<Applied> {
     let object = build_sample(sample, scratch.path())?;
     let build_id = build_id_of(&site.file)?;
     let mut args: Vec<OsString> = vec!["apply".into(), "--pid".into(), pid.to_string().into()];
@@ -94,6 +109,7 @@ pub fn apply(sample: &str, pid: u32, site: Site, scratch: &Scratch) -> Result<Ap
     if let Some(offset) = site.offset {
         args.extend(["--offset".into(), format!("{offset:#x}").into()]);
     }
+    args.extend(options.iter().map(OsString::from));
     args.push(object.into());
     let words: Vec<_> = args.iter().map(|arg| arg.to_string_lossy()).collect();
     let command = format!("upatch {}", words.join(" "));

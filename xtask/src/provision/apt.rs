@@ -34,6 +34,13 @@ pub(super) struct Row {
     pub(super) sha256: &'static str,
 }
 
+impl Row {
+    /// One line for fingerprints: changes whenever the row does.
+    pub(super) fn line(&self) -> String {
+        format!("{} {} {}\n", self.package, self.version, self.sha256)
+    }
+}
+
 /// Why a package is not there.
 #[derive(Debug)]
 pub(super) enum Unavailable {

@@ -8,6 +8,7 @@ mod apt;
 mod clang;
 mod headers;
 mod packages;
+mod python;
 mod tools;
 
 use std::ffi::OsString;
@@ -77,6 +78,7 @@ pub(crate) fn everything() -> Result<Provided> {
     let bpftool = tools::provide(&mut archive, &tools);
     let packages = target.join("upatch-packages");
     packages::provide(&mut archive, &packages)?;
+    python::provide(&mut archive, &packages)?;
     Ok(Provided {
         clang,
         libbpf,

@@ -11,6 +11,7 @@ use std::process::Command;
 use anyhow::{Result, bail};
 
 use super::apt::{Archive, Row, Unavailable};
+use super::python;
 use crate::process::output;
 
 /// A program or library and what it needs.
@@ -24,13 +25,13 @@ struct Set {
     support: &'static [Row],
 }
 
-const LIBSSL: Row = Row {
+pub(super) const LIBSSL: Row = Row {
     package: "libssl3",
     version: "3.0.20-1~deb12u2",
     sha256: "89be24b41bff568ee6e7caf5680a3d808e80315ed92e407056ce0fa7a5bda025",
 };
 
-const ZLIB: Row = Row {
+pub(super) const ZLIB: Row = Row {
     package: "zlib1g",
     version: "1:1.2.13.dfsg-1",
     sha256: "d7dd1d1411fedf27f5e27650a6eff20ef294077b568f4c8c5e51466dc7c08ce4",
@@ -158,25 +159,51 @@ const SETS: &[Set] = &[
 pub(super) fn provide(archive: &mut Archive, folder: &Path) -> Result<()> {
     fs::create_dir_all(folder)?;
     for set in SETS {
-        let ready = folder.join(format!("{}.ready", set.name));
-        let missing = folder.join(format!("{}.missing", set.name));
-        if fs::read_to_string(&ready).is_ok_and(|known| known == fingerprint(set)) {
-            continue;
+        let rows = std::iter::once(&set.subject).chain(set.support);
+        kept(
+            folder,
+            set.name,
+            &rows.map(Row::line).collect::<String>(),
+            |root| fetch(archive, set, root),
+        )?;
+    }
+    Ok(())
+}
+
+/// Fetches the set called `name` into a folder of that name, emptied first, unless its `fingerprint` says that it is
+/// there; notes how that went.
+///
+/// # Errors
+/// Below `folder` nothing can be written.
+pub(super) fn kept(
+    folder: &Path,
+    name: &str,
+    fingerprint: &str,
+    fetch: impl FnOnce(&Path) -> Result<(), Unavailable>,
+) -> Result<()> {
+    let ready = folder.join(format!("{name}.ready"));
+    let missing = folder.join(format!("{name}.missing"));
+    if fs::read_to_string(&ready).is_ok_and(|known| known == fingerprint) {
+        return Ok(());
+    }
+    remove_if_there(&ready)?;
+    let root = folder.join(name);
+    if root.exists() {
+        fs::remove_dir_all(&root)?;
+    }
+    fs::create_dir_all(&root)?;
+    match fetch(&root) {
+        Ok(()) => {
+            remove_if_there(&missing)?;
+            fs::write(&ready, fingerprint)?;
         }
-        remove_if_there(&ready)?;
-        match fetch(archive, set, folder) {
-            Ok(()) => {
-                remove_if_there(&missing)?;
-                fs::write(&ready, fingerprint(set))?;
-            }
-            Err(unavailable) => {
-                eprintln!("{}: {}", set.name, unavailable.reason());
-                let kind = match unavailable {
-                    Unavailable::Withdrawn(_) => "withdrawn",
-                    Unavailable::Failed(_) => "failed",
-                };
-                fs::write(&missing, format!("{kind}: {}\n", unavailable.reason()))?;
-            }
+        Err(unavailable) => {
+            eprintln!("{name}: {}", unavailable.reason());
+            let kind = match unavailable {
+                Unavailable::Withdrawn(_) => "withdrawn",
+                Unavailable::Failed(_) => "failed",
+            };
+            fs::write(&missing, format!("{kind}: {}\n", unavailable.reason()))?;
         }
     }
     Ok(())
@@ -184,32 +211,27 @@ pub(super) fn provide(archive: &mut Archive, folder: &Path) -> Result<()> {
 
 /// Each set's name with `ready` or the reason why it is not.
 pub(super) fn states(folder: &Path) -> Vec<(&'static str, String)> {
-    let state = |set: &Set| match fs::read_to_string(folder.join(format!("{}.missing", set.name))) {
-        Ok(reason) => reason.trim().to_owned(),
-        Err(_) => format!(
-            "{} {} in {}",
-            set.subject.package,
-            set.subject.version,
-            folder.join(set.name).display()
-        ),
+    let debian = SETS.iter().map(|set| {
+        let Row {
+            package, version, ..
+        } = set.subject;
+        (set.name, format!("{package} {version}"))
+    });
+    let state = |(name, what)| match fs::read_to_string(folder.join(format!("{name}.missing"))) {
+        Ok(reason) => (name, reason.trim().to_owned()),
+        Err(_) => (name, format!("{what} in {}", folder.join(name).display())),
     };
-    SETS.iter().map(|set| (set.name, state(set))).collect()
+    debian.chain(python::names()).map(state).collect()
 }
 
-fn fetch(archive: &mut Archive, set: &Set, folder: &Path) -> Result<(), Unavailable> {
-    let failed = |error: anyhow::Error| Unavailable::Failed(format!("{error:#}"));
-    let root = folder.join(set.name);
-    if root.exists() {
-        fs::remove_dir_all(&root).map_err(|error| failed(error.into()))?;
-    }
-    fs::create_dir_all(&root).map_err(|error| failed(error.into()))?;
-    archive.unpack(&set.subject, &root)?;
+fn fetch(archive: &mut Archive, set: &Set, root: &Path) -> Result<(), Unavailable> {
+    archive.unpack(&set.subject, root)?;
     for row in set.support {
-        if let Err(missing) = archive.unpack(row, &root) {
+        if let Err(missing) = archive.unpack(row, root) {
             eprintln!("{}", missing.reason());
         }
     }
-    finds_libraries(set, &root).map_err(failed)
+    finds_libraries(set, root).map_err(|error| Unavailable::Failed(format!("{error:#}")))
 }
 
 /// Asks the dynamic linker whether every library is found, in the set or on this machine.
@@ -237,13 +259,6 @@ fn finds_libraries(set: &Set, root: &Path) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Changes whenever a row of the set does.
-fn fingerprint(set: &Set) -> String {
-    let rows = std::iter::once(&set.subject).chain(set.support);
-    rows.map(|row| format!("{} {} {}\n", row.package, row.version, row.sha256))
-        .collect()
 }
 
 fn remove_if_there(file: &Path) -> std::io::Result<()> {
