@@ -145,13 +145,11 @@ impl TargetImage {
                 Err(error) if index == 0 && preferred.is_some() => return Err(error),
                 Err(_) => continue,
             };
-            match self.definition(memory, module, &image, name) {
-                Ok(definition) => found.push((Arc::clone(module), image, definition)),
-                Err(ResolveError::FunctionNotFound { .. }) => continue,
-                Err(error) => return Err(error),
-            }
-            if preferred.is_some() && index == 0 {
-                break;
+            if let Some(definition) = self.lookup(memory, module, &image, name)? {
+                found.push((Arc::clone(module), image, definition));
+                if preferred.is_some() && index == 0 {
+                    break;
+                }
             }
         }
         // Elsewhere only what the dynamic linker could bind counts; statics of strangers don't.
@@ -182,7 +180,7 @@ impl TargetImage {
         }
     }
 
-    /// The one definition of `name` in a module: from the loaded image, else from its separate debug file.
+    /// The one definition of `name` in a module; if there is none, the error says what is there instead.
     fn definition(
         &self,
         memory: &impl TargetMemory,
@@ -190,6 +188,26 @@ impl TargetImage {
         image: &ElfImage,
         name: &str,
     ) -> Result<Definition, ResolveError> {
+        self.lookup(memory, module, image, name)
+            .and_then(|found| {
+                found.ok_or_else(|| ResolveError::FunctionNotFound {
+                    module: module.path().to_owned(),
+                    name: name.to_owned(),
+                    similar: symbols::similar(image, image, name, SUGGESTIONS),
+                    defined_in: Vec::new(),
+                })
+            })
+            .map_err(|error| self.with_definers(memory, module, error))
+    }
+
+    /// The one definition of `name` in a module, if there is any: from the loaded image, else from its separate debug file.
+    fn lookup(
+        &self,
+        memory: &impl TargetMemory,
+        module: &Module,
+        image: &ElfImage,
+        name: &str,
+    ) -> Result<Option<Definition>, ResolveError> {
         let mut found = symbols::definitions(image, image, name);
         if found.is_empty()
             && let Some(debug) = image.build_id().and_then(|id| self.debug_file(id))
@@ -207,20 +225,14 @@ impl TargetImage {
                     candidates,
                 })
             }
-            [one] => Ok(one.clone()),
-            [] => Err(ResolveError::FunctionNotFound {
-                module: path(),
-                name: name.to_owned(),
-                similar: symbols::similar(image, image, name, SUGGESTIONS),
-                defined_in: Vec::new(),
-            }),
+            [one] => Ok(Some(one.clone())),
+            [] => Ok(None),
             [_, _, ..] => Err(ResolveError::FunctionAmbiguous {
                 module: path(),
                 name: name.to_owned(),
                 definitions: found,
             }),
         }
-        .map_err(|error| self.with_definers(memory, module, error))
     }
 
     /// Adds to "no such function" which other modules define it.
