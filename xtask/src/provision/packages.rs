@@ -37,6 +37,12 @@ pub(super) const ZLIB: Row = Row {
     sha256: "d7dd1d1411fedf27f5e27650a6eff20ef294077b568f4c8c5e51466dc7c08ce4",
 };
 
+const LIBSASL: Row = Row {
+    package: "libsasl2-2",
+    version: "2.1.28+dfsg-10",
+    sha256: "11ee190ad39f8d7af441d2c8347388b9449434c73acc67b4b372445ac4152efa",
+};
+
 const SETS: &[Set] = &[
     Set {
         name: "libssh2",
@@ -143,10 +149,74 @@ const SETS: &[Set] = &[
                 version: "2.1.12-stable-8",
                 sha256: "ca8858a7095ade7776c9f73437812423a45ccd90de2079e8c34830d291df290f",
             },
+            LIBSASL,
+        ],
+    },
+    Set {
+        name: "postgresql",
+        subject: Row {
+            package: "postgresql-15",
+            version: "15.18-0+deb12u1",
+            sha256: "6974c43ddec4f383d099e7d642cd59d0af83c2c90c0fb153a4179aa1bb4d73c1",
+        },
+        files: &[
+            "usr/lib/postgresql/15/bin/postgres",
+            "usr/lib/postgresql/15/bin/initdb",
+            "usr/lib/postgresql/15/bin/pgbench",
+        ],
+        // Not libllvm14 (the server runs without its JIT), nor what only extensions use.
+        support: &[
+            LIBSSL,
+            LIBSASL,
             Row {
-                package: "libsasl2-2",
-                version: "2.1.28+dfsg-10",
-                sha256: "11ee190ad39f8d7af441d2c8347388b9449434c73acc67b4b372445ac4152efa",
+                package: "libpq5",
+                version: "15.18-0+deb12u1",
+                sha256: "baef57c288d7d8c09c84cd461da35d28f981aa71c60448c1d95b52110cc9faf9",
+            },
+            Row {
+                package: "libxml2",
+                version: "2.9.14+dfsg-1.3~deb12u6",
+                sha256: "4460e39dda10a815881374217cde08474747cfa018358cd8612c14b390eff53b",
+            },
+            Row {
+                package: "libicu72",
+                version: "72.1-3+deb12u1",
+                sha256: "f7f6f99c6d7b025914df2447fc93e11d22c44c0c8bdd8b6f36691c9e7ddcef88",
+            },
+            Row {
+                package: "libldap-2.5-0",
+                version: "2.5.13+dfsg-5",
+                sha256: "4b6c30f6554149c594628d945edc6003f0eea8d0cc1341638c0e71375db147ed",
+            },
+            Row {
+                package: "libgssapi-krb5-2",
+                version: "1.20.1-2+deb12u5",
+                sha256: "d8b87aea91b956b416c01a28c44ff6228315ae3b73de40acddac3dc5043607d2",
+            },
+            Row {
+                package: "libkrb5-3",
+                version: "1.20.1-2+deb12u5",
+                sha256: "c90801be09701af221b54dd502a59cb378b7284ff31e480738baca317d2f7653",
+            },
+            Row {
+                package: "libk5crypto3",
+                version: "1.20.1-2+deb12u5",
+                sha256: "7b6e47d15c5c9cdcd456137533d8308aeba608a54cec73b28bd59bfc4b54cf06",
+            },
+            Row {
+                package: "libkrb5support0",
+                version: "1.20.1-2+deb12u5",
+                sha256: "8b9c05f2d8d461a10d657b118f572af5bf8fd6c8f93dcef81e852c5ab0f428ab",
+            },
+            Row {
+                package: "libkeyutils1",
+                version: "1.6.3-2",
+                sha256: "cfac89e6a7a54ff3c6a4f843310e25efeddaa771baeae470bd98bd588c373563",
+            },
+            Row {
+                package: "libcom-err2",
+                version: "1.47.0-2+b2",
+                sha256: "a2bac7015e78fbc0c504df3e441f3a22292f1d2d77f9ccda760057f3690e22f2",
             },
         ],
     },
