@@ -13,6 +13,7 @@ mod libssh_hexa;
 mod libssh_user;
 mod libssl;
 mod memcached;
+mod postgresql;
 mod redis;
 mod system;
 

@@ -11,14 +11,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// How long a driver may take for one answer. Far above what any of them needs, also on a loaded machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A child process, killed and reaped when dropped.
+/// A child process, ended and reaped when dropped: killed, unless it was given another way to end.
 #[derive(Debug)]
 pub struct Child {
     inner: std::process::Child,
+    end: i32,
 }
 
 impl Child {
@@ -27,24 +30,43 @@ impl Child {
     /// # Errors
     /// The program can't be started.
     pub fn spawn(command: &mut Command) -> Result<Self> {
+        Self::spawn_ended_by(command, libc::SIGKILL)
+    }
+
+    /// Starts `command`, which is ended by the signal `end`, and killed only if it hasn't obeyed after [`PATIENCE`]: for
+    /// programs that clean up behind themselves.
+    ///
+    /// # Errors
+    /// The program can't be started.
+    pub fn spawn_ended_by(command: &mut Command, end: i32) -> Result<Self> {
         // SAFETY: prctl(2) is async-signal-safe and touches no memory of the parent.
         unsafe {
-            command.pre_exec(
-                || match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
-                    0 => Ok(()),
-                    _ => Err(std::io::Error::last_os_error()),
-                },
-            );
+            command.pre_exec(move || match libc::prctl(libc::PR_SET_PDEATHSIG, end) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            });
         }
         let inner = command
             .spawn()
             .with_context(|| format!("starting {}", command.get_program().to_string_lossy()))?;
-        Ok(Self { inner })
+        Ok(Self { inner, end })
     }
 
     /// The process id.
     pub fn pid(&self) -> u32 {
         self.inner.id()
+    }
+
+    /// Sends it the signal `number`.
+    ///
+    /// # Errors
+    /// kill(2) fails. A process that has ended already and was waited for is no error.
+    pub fn signal(&mut self, number: i32) -> Result<()> {
+        if self.inner.try_wait()?.is_some() {
+            return Ok(());
+        }
+        let pid = Pid::from_raw(i32::try_from(self.pid())?);
+        Ok(kill(pid, Signal::try_from(number)?)?)
     }
 
     /// Whether it still runs.
@@ -73,6 +95,9 @@ impl Child {
 impl Drop for Child {
     fn drop(&mut self) {
         // Best effort: it may have ended by itself, and there is nobody to tell.
+        if self.end != libc::SIGKILL && self.signal(self.end).is_ok() {
+            let _ = self.wait(PATIENCE);
+        }
         let _ = self.inner.kill();
         let _ = self.inner.wait();
     }

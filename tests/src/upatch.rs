@@ -63,7 +63,7 @@ fn locate() -> Result<PathBuf> {
 /// It takes too long, or prints something that is no JSON object.
 pub fn run_json<S: AsRef<OsStr>>(args: &[S]) -> Result<(i32, Value)> {
     let mut command = upatch();
-    command.args(args).arg("--json");
+    command.arg("--json").args(args);
     let Finished {
         code,
         stdout,
@@ -102,13 +102,31 @@ pub fn repository() -> PathBuf {
 /// # Errors
 /// `upatch build` fails.
 pub fn build_sample(name: &str, folder: &Path) -> Result<PathBuf> {
+    build_sample_with(name, folder, &[])
+}
+
+/// The same with more arguments for clang: `-DNAME=VALUE`.
+///
+/// # Errors
+/// `upatch build` fails.
+pub fn build_sample_with(name: &str, folder: &Path, clang: &[&str]) -> Result<PathBuf> {
     let source = repository().join("samples").join(name).join("patch.c");
-    let object = folder.join(format!("{name}.o"));
-    succeed(&[
+    build(&source, &folder.join(format!("{name}.o")), clang)
+}
+
+/// Compiles a patch with `upatch build`, and returns `object`.
+///
+/// # Errors
+/// `upatch build` fails.
+pub fn build(source: &Path, object: &Path, clang: &[&str]) -> Result<PathBuf> {
+    let mut args = vec![
         OsStr::new("build"),
         source.as_os_str(),
         OsStr::new("-o"),
         object.as_os_str(),
-    ])?;
-    Ok(object)
+    ];
+    args.push(OsStr::new("--"));
+    args.extend(clang.iter().map(OsStr::new));
+    succeed(&args)?;
+    Ok(object.to_owned())
 }

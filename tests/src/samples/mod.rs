@@ -6,6 +6,7 @@
 mod drivers;
 mod memcached;
 mod patching;
+mod postgres;
 mod python;
 mod redis;
 mod scratch;
@@ -16,6 +17,9 @@ pub use drivers::{
 };
 pub use memcached::{Load, LoadReport, Memcached, Session};
 pub use patching::{Applied, Site, apply, apply_with};
+pub use postgres::{
+    BenchReport, Figures, Outcome, Pgbench, Postgres, Session as PostgresSession, Transaction,
+};
 pub use python::{cryptography_driver, cryptography_library, ssl_driver};
 pub use redis::{Redis, Reply, without_consumer};
 pub use scratch::Scratch;

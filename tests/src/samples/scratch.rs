@@ -17,7 +17,29 @@ use crate::upatch::repository;
 #[derive(Debug)]
 pub struct Scratch {
     folder: tempfile::TempDir,
-    user: Option<(Uid, Gid)>,
+    owner: Owner,
+}
+
+/// Whom a scratch folder belongs to: an ordinary user, `None` for the one who runs the tests.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Owner(Option<(Uid, Gid)>);
+
+impl Owner {
+    /// Makes `command` run as this user.
+    pub(super) fn run<'c>(&self, command: &'c mut Command) -> &'c mut Command {
+        if let Some((uid, gid)) = self.0 {
+            command.uid(uid.as_raw()).gid(gid.as_raw());
+        }
+        command
+    }
+
+    /// Gives a file or folder to this user.
+    pub(super) fn give(&self, path: &Path) -> Result<()> {
+        if let Some((uid, gid)) = self.0 {
+            chown(path, Some(uid), Some(gid))?;
+        }
+        Ok(())
+    }
 }
 
 impl Scratch {
@@ -30,14 +52,14 @@ impl Scratch {
             .prefix("upatch-")
             .permissions(Permissions::from_mode(0o755))
             .tempdir()?;
-        let user = if Uid::effective().is_root() {
+        let owner = if Uid::effective().is_root() {
             let nobody = User::from_name("nobody")?.context("no user called nobody")?;
-            chown(folder.path(), Some(nobody.uid), Some(nobody.gid))?;
-            Some((nobody.uid, nobody.gid))
+            Owner(Some((nobody.uid, nobody.gid)))
         } else {
-            None
+            Owner(None)
         };
-        Ok(Self { folder, user })
+        owner.give(folder.path())?;
+        Ok(Self { folder, owner })
     }
 
     /// Where it is.
@@ -47,15 +69,17 @@ impl Scratch {
 
     /// Whether servers must give up root's rights.
     pub fn is_root(&self) -> bool {
-        self.user.is_some()
+        self.owner.0.is_some()
+    }
+
+    /// The ordinary user, for commands that are started when this value is out of reach.
+    pub(super) fn owner(&self) -> Owner {
+        self.owner
     }
 
     /// Makes `command` run as the ordinary user that owns the folder, in it.
     pub fn as_ordinary_user<'c>(&self, command: &'c mut Command) -> &'c mut Command {
-        if let Some((uid, gid)) = self.user {
-            command.uid(uid.as_raw()).gid(gid.as_raw());
-        }
-        command.current_dir(self.path())
+        self.owner.run(command).current_dir(self.path())
     }
 
     /// Compiles tests/victims/NAME.c into the folder.
