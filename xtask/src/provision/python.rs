@@ -170,7 +170,8 @@ fn fetch_wheels(interpreter: &Path, requirements: &str, root: &Path) -> Result<(
     if worked {
         return Ok(());
     }
-    let unreached = ["Retrying", "Temporary failure", "Connection", "timed out"];
+    // An index that can't be reached, or isn't one, has no versions at all.
+    let unreached = ["Retrying", "from versions: none"];
     let withdrawn = said.contains("No matching distribution found")
         && !unreached.iter().any(|word| said.contains(word));
     let last = said
