@@ -129,7 +129,7 @@ fn a_failed_build_leaves_the_output_alone() {
     };
     let error = upatch::build::build(&request(broken)).unwrap_err();
     assert!(matches!(error, BuildError::Compile { .. }), "{error}");
-    let error = upatch::build::build(&request(case("refuse/hash_map.c"))).unwrap_err();
+    let error = upatch::build::build(&request(case("refuse/two_on_one.c"))).unwrap_err();
     assert!(
         matches!(error, BuildError::Object(_) | BuildError::Compile { .. }),
         "{error}"
