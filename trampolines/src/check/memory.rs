@@ -5,6 +5,7 @@
 
 use iced_x86::{Instruction, Register, UsedMemory};
 
+use super::number::Number;
 use super::state::{RED_ZONE, State};
 use super::value::{Anchor, Value};
 use super::{CheckPolicy, Problem};
@@ -54,7 +55,7 @@ impl Memory<'_> {
     pub(crate) fn address(&self, state: &State, used: &UsedMemory) -> Value {
         let mut address = Value::constant(used.displacement());
         if let Some(base) = gpr(used.base()) {
-            address = address.add(state.number(state.reg(base)));
+            address = address.add(state.number(state.reg(base)), 64);
         } else if used.base() != Register::None && used.base() != Register::RIP {
             return Value::TOP;
         }
@@ -62,10 +63,13 @@ impl Memory<'_> {
             let index = state.number(state.reg(index));
             let scaled = match (used.scale(), index) {
                 (1, _) => index,
-                (scale, Value::Num(..)) => index.mul(u64::from(scale), 64),
+                (scale, Value::Num(number, _)) => {
+                    let scaled = number.mul(Number::constant(u64::from(scale)), 64);
+                    Value::Num(scaled, None)
+                }
                 _ => Value::TOP,
             };
-            address = address.add(scaled);
+            address = address.add(scaled, 64);
         } else if used.index() != Register::None {
             return Value::TOP;
         }
@@ -88,7 +92,7 @@ impl Memory<'_> {
     ) -> Result<Place, Problem> {
         match address {
             Value::Stack(anchor, low, high) => self.frame(state, anchor, low, high, size, access),
-            Value::Num(low, high) => self.absolute(low, high, size, access),
+            Value::Num(number, _) => self.absolute(number, size, access),
             // An int (errno(3)): nothing else lies there that a hook may touch.
             Value::Errno if size == ERRNO_BYTES => Ok(Place::Elsewhere(None)),
             Value::Entry(_)
@@ -184,10 +188,11 @@ impl Memory<'_> {
         }
     }
 
-    fn absolute(&self, low: u64, high: u64, size: u64, access: Access) -> Result<Place, Problem> {
+    fn absolute(&self, address: Number, size: u64, access: Access) -> Result<Place, Problem> {
+        let (low, high) = (address.umin(), address.umax());
         let problem = || Problem::Memory {
             access: word(access),
-            address: Value::Num(low, high).to_string(),
+            address: Value::Num(address, None).to_string(),
             size,
         };
         let end = high.checked_add(size).ok_or_else(problem)?;

@@ -7,9 +7,11 @@ use iced_x86::{InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register, Use
 
 use super::Problem;
 use super::memory::{Access, Place, gpr};
+use super::number::Number;
+use super::range::mask;
 use super::state::{RDX, RSP, bits};
 use super::step::{Machine, rsp_in_frame};
-use super::value::{Value, mask};
+use super::value::Value;
 
 impl Machine<'_> {
     pub(super) fn push(&mut self, value: Value, size: i64) -> Result<(), Problem> {
@@ -17,7 +19,7 @@ impl Machine<'_> {
         if self.insn.mnemonic() != Mnemonic::Call && i64::from(width) != -size {
             return Err(Problem::NotAllowed); // 16-bit pushes
         }
-        let rsp = self.state.reg(RSP).sub(Value::constant(size as u64));
+        let rsp = self.state.reg(RSP).sub(Value::constant(size as u64), 64);
         self.state.set(RSP, rsp);
         rsp_in_frame(self.memory, self.state)?;
         self.store_at(rsp, size, value)
@@ -30,7 +32,8 @@ impl Machine<'_> {
         }
         let rsp = self.state.reg(RSP);
         let value = self.load_at(rsp, size)?;
-        self.state.set(RSP, rsp.add(Value::constant(size as u64)));
+        self.state
+            .set(RSP, rsp.add(Value::constant(size as u64), 64));
         Ok(value)
     }
 
@@ -226,10 +229,10 @@ impl Machine<'_> {
             (Mnemonic::Cdq, _) if number == RDX => Value::SignOfRax(32),
             (_, 4 | 8) if upper_half_cleared => Value::below_bits(32),
             (_, size @ (1 | 2)) => match before {
-                Value::Num(_, high) => Value::Num(
-                    0,
-                    high | mask(if size == 2 { 16 } else { 8 }) | high_byte(register),
-                ),
+                Value::Num(known, _) => {
+                    let written = mask(if size == 2 { 16 } else { 8 }) | high_byte(register);
+                    Value::Num(Number::between(0, known.umax() | written), None)
+                }
                 _ => Value::TOP,
             },
             _ => Value::TOP,

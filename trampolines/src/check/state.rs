@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use super::link::{Base, Link, Or};
+use super::number::Number;
 use super::value::{Anchor, Kept, Value};
 
 /// rax's number.
@@ -30,13 +32,27 @@ pub(crate) struct SavedVectors {
     pub(crate) mask: u64,
 }
 
-/// The operands of the last comparison, while flags and register are unchanged.
+/// An operand of a comparison: what it was, and in which register, while that is unchanged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Compared {
-    pub(crate) register: u8,
-    pub(crate) bits: u32,
-    pub(crate) with: u64,
+    pub(crate) value: Value,
+    pub(crate) register: Option<u8>,
 }
+
+/// The last comparison, while the flags are unchanged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Comparison {
+    pub(crate) left: Compared,
+    pub(crate) right: Compared,
+    pub(crate) bits: u32,
+    /// `test`: of the bits that both have, not of the difference.
+    pub(crate) bitwise: bool,
+}
+
+/// Ors that are remembered at once.
+const ORS: usize = 8;
+/// Ors of ors that a comparison is followed through.
+const OR_DEPTH: u32 = 4;
 
 /// Everything known at one point.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -48,9 +64,10 @@ pub(crate) struct State {
     pub(crate) flags: Kept,
     pub(crate) vectors: Kept,
     pub(crate) saved_vectors: Option<SavedVectors>,
-    pub(crate) compared: Option<Compared>,
-    /// Ranges of what the registers held at the entry, as comparisons have shown.
-    shown: [(u64, u64); 16],
+    pub(crate) compared: Option<Comparison>,
+    /// What the registers held at the entry, as far as comparisons have shown it.
+    shown: [Number; 16],
+    ors: Vec<Or>,
 }
 
 impl State {
@@ -69,7 +86,8 @@ impl State {
             vectors: Kept::Entry,
             saved_vectors: None,
             compared: None,
-            shown: [(0, u64::MAX); 16],
+            shown: [Number::TOP; 16],
+            ors: Vec::new(),
         }
     }
 
@@ -77,8 +95,8 @@ impl State {
     pub(crate) fn number(&self, value: Value) -> Value {
         match value {
             Value::Entry(number) => {
-                let (low, high) = self.shown[usize::from(number & 15)];
-                Value::Num(low, high)
+                let link = Link::to(Base::entry(number & 15));
+                Value::linked(self.shown[usize::from(number & 15)], Some(link))
             }
             Value::Num(..)
             | Value::Stack(..)
@@ -94,11 +112,10 @@ impl State {
     }
 
     pub(crate) fn set(&mut self, number: u8, value: Value) {
-        if self
-            .compared
-            .is_some_and(|compared| compared.register == number)
-        {
-            self.compared = None;
+        if let Some(compared) = &mut self.compared {
+            for operand in [&mut compared.left, &mut compared.right] {
+                operand.register = operand.register.filter(|register| *register != number);
+            }
         }
         if number == RAX && matches!(self.reg(RDX), Value::SignOfRax(_)) {
             self.regs[usize::from(RDX)] = Value::TOP;
@@ -109,16 +126,110 @@ impl State {
         }
     }
 
-    /// Narrows a register to `low..=high` without changing it (after a branch).
-    pub(crate) fn refine(&mut self, number: u8, low: u64, high: u64) {
-        match self.reg(number) {
-            Value::Entry(entry) => self.shown[usize::from(entry & 15)] = (low, high),
-            Value::Num(..) => self.regs[usize::from(number & 15)] = Value::Num(low, high),
-            Value::Stack(..)
-            | Value::Return(_)
-            | Value::Flags(_)
-            | Value::SignOfRax(_)
-            | Value::Errno => {}
+    /// Gives a register's number a link that its copies will share, unless it has one.
+    pub(crate) fn share(&mut self, number: u8, base: Base) {
+        if let Value::Num(known, None) = self.reg(number)
+            && known.as_constant().is_none()
+        {
+            self.forget_base(base);
+            self.regs[usize::from(number & 15)] = Value::linked(known, Some(Link::to(base)));
+        }
+    }
+
+    /// The same for the number in a slot, which becomes known as one if it isn't.
+    pub(crate) fn share_slot(&mut self, anchor: Anchor, offset: i64, size: i64, base: Base) {
+        let overlapped = self.slots.iter().any(|((other, at), (len, _))| {
+            *other == anchor
+                && (*at, *len) != (offset, size)
+                && *at < offset.saturating_add(size)
+                && at.saturating_add(*len) > offset
+        });
+        if let (Value::Num(known, None), false) = (self.load(anchor, offset, size), overlapped)
+            && known.as_constant().is_none()
+        {
+            self.forget_base(base);
+            let linked = Value::linked(known, Some(Link::to(base)));
+            self.slots.insert((anchor, offset), (size, linked));
+        }
+    }
+
+    /// Before a base is handed out anew: no value, or or comparison speaks of the old one.
+    pub(crate) fn forget_base(&mut self, base: Base) {
+        let forget = |value: &mut Value| {
+            if let Value::Num(known, Some(link)) = *value
+                && link.base == base
+            {
+                *value = Value::Num(known, None);
+            }
+        };
+        self.regs.iter_mut().for_each(forget);
+        self.slots.values_mut().for_each(|(_, value)| forget(value));
+        self.ors.retain(|or| !or.names(base));
+        if let Some(compared) = &mut self.compared {
+            forget(&mut compared.left.value);
+            forget(&mut compared.right.value);
+        }
+    }
+
+    /// The number with link `or.result` is the or of two others.
+    pub(crate) fn remember_or(&mut self, or: Or) {
+        if self.ors.len() == ORS {
+            self.ors.remove(0);
+        }
+        self.ors.push(or);
+    }
+
+    /// After a number with `link` turned out to be `known`: narrows everything made from the same. False: this path is
+    /// impossible.
+    pub(crate) fn learn(&mut self, link: Link, known: Number) -> bool {
+        self.learn_through(link, known, OR_DEPTH)
+    }
+
+    fn learn_through(&mut self, link: Link, known: Number, depth: u32) -> bool {
+        let mut possible = true;
+        let mut learn = |value: &mut Value| {
+            if let Value::Num(number, Some(own)) = *value
+                && let Some(derived) = own.derive(known, link)
+            {
+                match number.meet(derived) {
+                    Some(both) => *value = Value::linked(both, Some(own)),
+                    None => possible = false,
+                }
+            }
+        };
+        self.regs.iter_mut().for_each(&mut learn);
+        self.slots.values_mut().for_each(|(_, value)| learn(value));
+        if let Some(entry) = link.base.as_entry() {
+            let shown = &mut self.shown[usize::from(entry)];
+            let derived = Link::to(link.base).derive(known, link);
+            match derived.map_or(Some(*shown), |derived| shown.meet(derived)) {
+                Some(both) => *shown = both,
+                None => possible = false,
+            }
+        }
+        if !possible {
+            return false;
+        }
+        let concerned: Vec<Or> = self
+            .ors
+            .iter()
+            .copied()
+            .filter(|or| depth > 0 && or.result.base == link.base)
+            .collect();
+        concerned.iter().all(|or| {
+            let limit = or.limit(known, link);
+            limit.is_none_or(|limit| {
+                or.parts
+                    .iter()
+                    .all(|part| self.learn_through(*part, limit, depth - 1))
+            })
+        })
+    }
+
+    /// Narrows an address in the frame that a register holds (after a branch).
+    pub(crate) fn narrow_stack(&mut self, number: u8, low: i64, high: i64) {
+        if let Value::Stack(anchor, ..) = self.reg(number) {
+            self.regs[usize::from(number & 15)] = Value::Stack(anchor, low, high);
         }
     }
 
@@ -168,7 +279,7 @@ impl State {
     pub(crate) fn load(&self, anchor: Anchor, offset: i64, size: i64) -> Value {
         match self.slots.get(&(anchor, offset)) {
             Some((known, value)) if *known == size => *value,
-            Some((known, value)) if *known > size => value.truncate(bits(size)),
+            Some((known, value)) if *known > size => self.number(*value).truncate(bits(size)),
             Some(_) | None => Value::below_bits(bits(size)),
         }
     }
@@ -273,16 +384,16 @@ impl State {
     /// What is true in both states; `None` if that is `self`.
     pub(crate) fn join(&self, new: &Self, widen: Option<&[u64]>) -> Option<Self> {
         let mut joined = self.clone();
-        for (value, other) in joined.regs.iter_mut().zip(&new.regs) {
-            *value = value.join(*other, widen);
+        for ((value, own), other) in joined.regs.iter_mut().zip(&self.regs).zip(&new.regs) {
+            *value = self.join_values(*own, new, *other, widen);
         }
         for (shown, other) in joined.shown.iter_mut().zip(&new.shown) {
             // Only a comparison narrows these, so each join can only lose; to lose all at once keeps loops short.
             if shown != other {
                 *shown = if widen.is_some() {
-                    (0, u64::MAX)
+                    Number::TOP
                 } else {
-                    (shown.0.min(other.0), shown.1.max(other.1))
+                    shown.join(*other)
                 };
             }
         }
@@ -290,11 +401,12 @@ impl State {
             .slots
             .retain(|key, (size, value)| match new.slots.get(key) {
                 Some((other_size, other)) if other_size == size => {
-                    *value = value.join(*other, widen);
+                    *value = self.join_values(*value, new, *other, widen);
                     true
                 }
                 Some(_) | None => false,
             });
+        joined.ors.retain(|or| new.ors.contains(or));
         if self.aligned_from != new.aligned_from {
             joined.aligned_from = None;
             joined
@@ -319,6 +431,17 @@ impl State {
             joined.compared = None;
         }
         (joined != *self).then_some(joined)
+    }
+}
+
+impl State {
+    /// Joins a value of this state and one of another; what a register held at the entry counts as a number where it
+    /// meets one.
+    fn join_values(&self, own: Value, new: &Self, other: Value, widen: Option<&[u64]>) -> Value {
+        if own == other {
+            return own;
+        }
+        self.number(own).join(new.number(other), widen)
     }
 }
 

@@ -80,8 +80,12 @@ fn arguments(number: u64) -> Option<&'static [Argument]> {
     })
 }
 
-/// Proves that the system call about to be made is allowed and its arguments are harmless.
-pub(crate) fn check(memory: Memory<'_>, state: &mut State) -> Result<(), Problem> {
+/// The system call that writes where its caller wishes.
+pub(crate) const PROCESS_VM_WRITEV: u32 = 311;
+
+/// Proves that the system call about to be made is allowed and its arguments are harmless. Its number; what it writes to
+/// the frame is in the state afterwards, unless it is [`PROCESS_VM_WRITEV`].
+pub(crate) fn check(memory: Memory<'_>, state: &mut State) -> Result<u32, Problem> {
     let rax = state.reg(RAX);
     let number = rax
         .as_constant()
@@ -95,7 +99,7 @@ pub(crate) fn check(memory: Memory<'_>, state: &mut State) -> Result<(), Problem
     for argument in arguments(u64::from(number)).ok_or_else(refused)? {
         check_argument(memory, state, number, argument)?;
     }
-    Ok(())
+    Ok(number)
 }
 
 fn is_listed(policy: &CheckPolicy, number: u32) -> bool {
@@ -133,11 +137,11 @@ fn check_argument(
             }
         }
         Argument::WritesCounted(register, length) => {
-            let Value::Num(_, longest) = state.number(state.reg(length)) else {
+            let Value::Num(length_known, _) = state.number(state.reg(length)) else {
                 return Err(bad(state, length));
             };
             let address = state.reg(register);
-            access(memory, state, address, longest, Access::Store)
+            access(memory, state, address, length_known.umax(), Access::Store)
         }
         Argument::OneVector {
             vector,
@@ -146,10 +150,10 @@ fn check_argument(
         } => {
             let (base, length) =
                 one_vector(memory, state, vector, count).ok_or_else(|| bad(state, vector))?;
-            let Value::Num(_, longest) = state.number(length) else {
+            let Value::Num(length, _) = state.number(length) else {
                 return Err(bad(state, vector));
             };
-            access(memory, state, base, longest, kind)
+            access(memory, state, base, length.umax(), kind)
         }
         Argument::RemoteVector { vector, count } => one_vector(memory, state, vector, count)
             .map(drop)

@@ -3,6 +3,9 @@
 //! Plain arithmetic on abstract values, nothing about instructions. Invariant: every operation over-approximates: the
 //! machine's result is always one of the values that the result stands for.
 
+use super::link::Link;
+use super::number::Number;
+
 /// What an address in the frame is counted from.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Anchor {
@@ -24,8 +27,8 @@ pub(crate) enum Kept {
 /// One word.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Value {
-    /// A number between the two, both included, unsigned.
-    Num(u64, u64),
+    /// A number, and what it was made from. Constants have no link.
+    Num(Number, Option<Link>),
     /// What general-purpose register `n` held at the entry.
     Entry(u8),
     /// An address in the frame, between the two offsets from the anchor.
@@ -41,21 +44,28 @@ pub(crate) enum Value {
 }
 
 impl Value {
-    pub(crate) const TOP: Self = Self::Num(0, u64::MAX);
+    pub(crate) const TOP: Self = Self::Num(Number::TOP, None);
 
     pub(crate) const fn constant(number: u64) -> Self {
-        Self::Num(number, number)
+        Self::Num(Number::constant(number), None)
     }
 
-    pub(crate) const fn below_bits(bits: u32) -> Self {
-        Self::Num(0, mask(bits))
+    pub(crate) fn below_bits(bits: u32) -> Self {
+        Self::Num(Number::below_bits(bits), None)
+    }
+
+    /// A number with its link, which a constant doesn't need.
+    pub(crate) const fn linked(number: Number, link: Option<Link>) -> Self {
+        match number.as_constant() {
+            Some(_) => Self::Num(number, None),
+            None => Self::Num(number, link),
+        }
     }
 
     pub(crate) const fn as_constant(self) -> Option<u64> {
         match self {
-            Self::Num(low, high) if low == high => Some(low),
-            Self::Num(..)
-            | Self::Entry(_)
+            Self::Num(number, _) => number.as_constant(),
+            Self::Entry(_)
             | Self::Stack(..)
             | Self::Return(_)
             | Self::Flags(_)
@@ -64,107 +74,114 @@ impl Value {
         }
     }
 
-    /// The range of the number that the word holds; everything that is not known as a number can be any.
-    pub(crate) const fn range(self) -> (u64, u64) {
+    /// The number that the word holds; everything that is not known as a number can be any.
+    pub(crate) const fn as_number(self) -> Number {
         match self {
-            Self::Num(low, high) => (low, high),
+            Self::Num(number, _) => number,
             Self::Entry(_)
             | Self::Stack(..)
             | Self::Return(_)
             | Self::Flags(_)
             | Self::SignOfRax(_)
-            | Self::Errno => (0, u64::MAX),
+            | Self::Errno => Number::TOP,
+        }
+    }
+
+    /// What the number was made from.
+    pub(crate) const fn link(self) -> Option<Link> {
+        match self {
+            Self::Num(_, link) => link,
+            Self::Entry(_)
+            | Self::Stack(..)
+            | Self::Return(_)
+            | Self::Flags(_)
+            | Self::SignOfRax(_)
+            | Self::Errno => None,
         }
     }
 
     /// The lowest `bits` bits, zero-extended.
-    pub(crate) const fn truncate(self, bits: u32) -> Self {
+    pub(crate) fn truncate(self, bits: u32) -> Self {
         if bits >= 64 {
             return self;
         }
-        match self {
-            Self::Num(low, high) if high <= mask(bits) => Self::Num(low, high),
-            Self::Num(low, high) if low == high => Self::constant(low & mask(bits)),
-            Self::Num(..)
-            | Self::Entry(_)
-            | Self::Stack(..)
-            | Self::Return(_)
-            | Self::Flags(_)
-            | Self::SignOfRax(_)
-            | Self::Errno => Self::below_bits(bits),
-        }
+        let number = self.as_number();
+        let cut = number.truncate(bits);
+        let link = if cut == number {
+            self.link()
+        } else if bits == 32 {
+            self.link().map(|link| link.after_cut(number))
+        } else {
+            None
+        };
+        Self::linked(cut, link)
     }
 
     /// The lowest `bits` bits, sign-extended to 64.
-    pub(crate) const fn sign_extend(self, bits: u32) -> Self {
-        if bits >= 64 {
-            return self;
-        }
-        let low_part = self.truncate(bits);
-        match low_part {
-            Self::Num(low, high) if high <= mask(bits - 1) => Self::Num(low, high),
-            Self::Num(low, high) if low > mask(bits - 1) => {
-                Self::Num(low | !mask(bits), high | !mask(bits))
+    pub(crate) fn sign_extend(self, bits: u32) -> Self {
+        let number = self.as_number();
+        let extended = number.sign_extend(bits);
+        // Where no sign bit can be set the number stays what it was.
+        let link = self
+            .link()
+            .filter(|_| number.umax() < 1 << (bits - 1).min(63));
+        Self::linked(extended, link)
+    }
+
+    /// `self + other` within `bits`, wrapping.
+    pub(crate) fn add(self, other: Self, bits: u32) -> Self {
+        match (self, other) {
+            (Self::Num(a, link), Self::Num(b, other_link)) => {
+                let link = match (a.as_constant(), b.as_constant()) {
+                    (_, Some(amount)) => link.and_then(|link| link.after_add(a, amount, bits)),
+                    (Some(amount), None) => {
+                        other_link.and_then(|link| link.after_add(b, amount, bits))
+                    }
+                    (None, None) => None,
+                };
+                Self::linked(a.add(b).truncate(bits), link)
             }
-            Self::Num(..)
-            | Self::Entry(_)
-            | Self::Stack(..)
-            | Self::Return(_)
-            | Self::Flags(_)
-            | Self::SignOfRax(_)
-            | Self::Errno => Self::TOP,
+            (Self::Stack(anchor, low, high), Self::Num(number, _))
+            | (Self::Num(number, _), Self::Stack(anchor, low, high))
+                if bits == 64 =>
+            {
+                let (least, most) = (number.wide.smin(), number.wide.smax());
+                Self::stack(anchor, low.checked_add(least), high.checked_add(most))
+            }
+            (Self::Errno, other) | (other, Self::Errno)
+                if bits == 64 && other.as_constant() == Some(0) =>
+            {
+                Self::Errno
+            }
+            _ => Self::below_bits(bits),
         }
     }
 
-    /// `self + other`, wrapping.
-    pub(crate) fn add(self, other: Self) -> Self {
+    /// `self - other` within `bits`, wrapping.
+    pub(crate) fn sub(self, other: Self, bits: u32) -> Self {
         match (self, other) {
-            (Self::Num(a, b), Self::Num(c, d)) => {
-                let (low, low_carry) = a.overflowing_add(c);
-                let (high, high_carry) = b.overflowing_add(d);
-                if low_carry == high_carry {
-                    Self::Num(low, high)
-                } else {
-                    Self::TOP
+            (Self::Num(a, link), Self::Num(b, _)) => {
+                let amount = b.as_constant().map(u64::wrapping_neg);
+                let link = link
+                    .zip(amount)
+                    .and_then(|(link, amount)| link.after_add(a, amount, bits));
+                Self::linked(a.sub(b).truncate(bits), link)
+            }
+            (Self::Stack(anchor, low, high), Self::Num(number, _)) if bits == 64 => {
+                let (least, most) = (number.wide.smin(), number.wide.smax());
+                Self::stack(anchor, low.checked_sub(most), high.checked_sub(least))
+            }
+            (Self::Stack(anchor, a, b), Self::Stack(other, c, d))
+                if anchor == other && bits == 64 =>
+            {
+                match (a.checked_sub(d), b.checked_sub(c)) {
+                    (Some(low), Some(high)) => {
+                        Self::linked(Number::between(low as u64, high as u64), None)
+                    }
+                    _ => Self::TOP,
                 }
             }
-            (Self::Stack(anchor, low, high), Self::Num(c, d))
-            | (Self::Num(c, d), Self::Stack(anchor, low, high)) => {
-                // A range that straddles the sign is not one range of offsets.
-                if (c as i64) > (d as i64) {
-                    return Self::TOP;
-                }
-                Self::stack(
-                    anchor,
-                    low.checked_add(c as i64),
-                    high.checked_add(d as i64),
-                )
-            }
-            (Self::Errno, Self::Num(0, 0)) | (Self::Num(0, 0), Self::Errno) => Self::Errno,
-            _ => Self::TOP,
-        }
-    }
-
-    /// `self - other`, wrapping.
-    pub(crate) fn sub(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::Num(a, b), Self::Num(c, d)) => {
-                let (low, low_borrow) = a.overflowing_sub(d);
-                let (high, high_borrow) = b.overflowing_sub(c);
-                if low_borrow == high_borrow {
-                    Self::Num(low, high)
-                } else {
-                    Self::TOP
-                }
-            }
-            (Self::Stack(anchor, low, high), Self::Num(c, d)) if (c as i64) <= (d as i64) => {
-                Self::stack(
-                    anchor,
-                    low.checked_sub(d as i64),
-                    high.checked_sub(c as i64),
-                )
-            }
-            _ => Self::TOP,
+            _ => Self::below_bits(bits),
         }
     }
 
@@ -177,71 +194,18 @@ impl Value {
         }
     }
 
-    /// `self & other` of numbers (alignment of rsp is handled where it happens).
-    pub(crate) const fn and(self, other: Self) -> Self {
-        let ((a, b), (c, d)) = (self.range(), other.range());
-        if a == b && c == d {
-            return Self::constant(a & c);
-        }
-        Self::Num(0, if b < d { b } else { d })
-    }
-
-    /// `self | other` and `self ^ other`: no bit above the highest of both.
-    pub(crate) const fn or_xor(self, other: Self) -> Self {
-        let ((_, b), (_, d)) = (self.range(), other.range());
-        Self::below_bits(64 - (b | d).leading_zeros())
-    }
-
-    /// `self << count` within `bits`.
-    pub(crate) const fn shl(self, count: u32, bits: u32) -> Self {
-        let (low, high) = self.range();
-        if count < bits && high <= mask(bits) >> count {
-            Self::Num(low << count, high << count)
-        } else {
-            Self::below_bits(bits)
-        }
-    }
-
-    /// `self >> count`, unsigned.
-    pub(crate) const fn shr(self, count: u32) -> Self {
-        let (low, high) = self.range();
-        if count < 64 {
-            Self::Num(low >> count, high >> count)
-        } else {
-            Self::TOP
-        }
-    }
-
-    /// `self * factor` within `bits`.
-    pub(crate) fn mul(self, factor: u64, bits: u32) -> Self {
-        let (low, high) = self.range();
-        match high.checked_mul(factor) {
-            Some(product) if product <= mask(bits) => Self::Num(low.wrapping_mul(factor), product),
-            Some(_) | None => Self::below_bits(bits),
-        }
-    }
-
     /// What is true of both. With `widen`, a range that grew jumps to the next of these bounds (ascending) or of a few
     /// fixed ones, so that loops settle.
     pub(crate) fn join(self, new: Self, widen: Option<&[u64]>) -> Self {
         match (self, new) {
             _ if self == new => self,
-            (Self::Num(a, b), Self::Num(c, d)) => {
-                let low = if c < a && widen.is_some() {
-                    0
-                } else {
-                    a.min(c)
+            (Self::Num(a, link), Self::Num(b, other)) => {
+                let link = link.filter(|_| link == other);
+                let joined = match widen {
+                    Some(bounds) => a.widen(b, bounds),
+                    None => a.join(b),
                 };
-                let high = match widen {
-                    Some(bounds) if d > b => bounds
-                        .iter()
-                        .copied()
-                        .chain([0xffff_ffff])
-                        .find(|bound| *bound >= d)
-                        .unwrap_or(u64::MAX),
-                    Some(_) | None => b.max(d),
-                };
-                Self::Num(low, high)
+                Self::linked(joined, link)
             }
             (Self::Stack(anchor, a, b), Self::Stack(other, c, d))
                 if anchor == other && widen.is_none() =>
@@ -253,21 +217,20 @@ impl Value {
     }
 }
 
-/// The lowest `bits` (0-64) bits.
-pub(crate) const fn mask(bits: u32) -> u64 {
-    if bits >= 64 {
-        u64::MAX
-    } else {
-        (1 << bits) - 1
-    }
-}
-
 impl std::fmt::Display for Value {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match *self {
-            Self::TOP => f.write_str("unknown"),
-            Self::Num(low, high) if low == high => write!(f, "{low:#x}"),
-            Self::Num(low, high) => write!(f, "{low:#x}..={high:#x}"),
+            Self::Num(number, _) => match number.as_constant() {
+                Some(number) => write!(f, "{number:#x}"),
+                None if number == Number::TOP => f.write_str("unknown"),
+                None if number.wide == Number::TOP.wide => write!(
+                    f,
+                    "unknown, its low half {:#x}..={:#x}",
+                    number.low.umin(),
+                    number.low.umax()
+                ),
+                None => write!(f, "{:#x}..={:#x}", number.umin(), number.umax()),
+            },
             Self::Entry(number) => {
                 write!(
                     f,
