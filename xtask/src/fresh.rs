@@ -29,6 +29,9 @@ mount --bind /dev "$1/dev"
 mount -t proc proc "$1/proc"
 mkdir -p "$1/opt/rust" "$1/opt/cargo-$4"
 mount --bind -o ro "$2" "$1/opt/rust"
+# Whom this machine trusts: the network's own authority may stand between it and every https server.
+authorities=/etc/ssl/certs/ca-certificates.crt
+[ ! -f "$authorities" ] || mount --bind -o ro "$authorities" "$1$authorities"
 [ -d "$1/opt/cargo-$4/registry" ] || cp -a "$3" "$1/opt/cargo-$4/registry"
 home=/root
 if [ "$5" != 0 ]; then

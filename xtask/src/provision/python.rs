@@ -174,9 +174,9 @@ fn fetch_wheels(interpreter: &Path, requirements: &str, root: &Path) -> Result<(
     let unreached = ["Retrying", "from versions: none"];
     let withdrawn = said.contains("No matching distribution found")
         && !unreached.iter().any(|word| said.contains(word));
-    let last = said
-        .lines()
-        .rfind(|line| line.starts_with("ERROR:"))
+    let line = |begin: &str| said.lines().rfind(|line| line.starts_with(begin));
+    let last = line("Could not fetch URL")
+        .or(line("ERROR:"))
         .unwrap_or("pip says no reason");
     Err(if withdrawn {
         Unavailable::Withdrawn(last.to_owned())
