@@ -7,5 +7,6 @@ pub mod object;
 pub mod patching;
 pub mod process;
 pub mod revert;
+pub mod rules;
 pub mod target;
 pub mod telemetry;

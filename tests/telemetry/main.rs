@@ -4,6 +4,7 @@
 
 mod follow;
 mod ring;
+mod rules;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,7 @@ fn main() {
     arguments.test_threads.get_or_insert(1);
     let mut trials = ring::trials();
     trials.extend(follow::trials());
+    trials.extend(rules::trials());
     libtest_mimic::run(&arguments, trials).exit();
 }
 

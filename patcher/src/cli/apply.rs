@@ -4,13 +4,17 @@ use serde_json::{Value, json};
 use upatch_verifier::Policy;
 
 use super::args::ApplyArgs;
-use super::{Failure, Report, files, target};
+use super::{Failure, Report, files, rules, target};
 use crate::apply::query::Override;
 use crate::apply::{ApplyError, ApplyRequest, Plan, plan, stops_in_words};
 use crate::patching::PrepareError;
+use crate::rules::set_initial;
 
 pub(super) fn run(args: &ApplyArgs) -> Result<Report, Failure> {
-    let object = files::object(&args.object)?;
+    let mut object = files::object(&args.object)?;
+    let rules = rules::assignments(&args.rule)
+        .and_then(|all| Ok(set_initial(&mut object, &all)?))
+        .map_err(|failure| failure.at(args.object.display().to_string()))?;
     let process = target::open(args.pid)?;
     let request = ApplyRequest {
         object: &object,
@@ -40,6 +44,9 @@ pub(super) fn run(args: &ApplyArgs) -> Result<Report, Failure> {
     };
     let plan = plan(&process, &request).map_err(failed)?;
     let mut json = described(args.pid, &plan);
+    if !rules.is_empty() {
+        json["rules"] = rules::to_json(&rules);
+    }
     let head = format!(
         "{} ({}) in {}, build-id {}",
         plan.info.site_name(),
@@ -52,8 +59,9 @@ pub(super) fn run(args: &ApplyArgs) -> Result<Report, Failure> {
         .iter()
         .map(|(_, warning)| format!("  warning: {warning}\n"))
         .collect();
+    let set = rules::in_words(&rules);
     if args.dry_run {
-        let text = format!("would patch {head}\n{warnings}{}", explained(&plan));
+        let text = format!("would patch {head}\n{set}{warnings}{}", explained(&plan));
         json["dry_run"] = true.into();
         return Ok(Report { text, json });
     }
@@ -69,7 +77,7 @@ pub(super) fn run(args: &ApplyArgs) -> Result<Report, Failure> {
     json["tasks"] = applied.figures.tasks.into();
     json["moved"] = applied.figures.moved.into();
     let text = format!(
-        "patch {id} applied to process {}: {head}\n  {}\n{warnings}",
+        "patch {id} applied to process {}: {head}\n{set}  {}\n{warnings}",
         args.pid,
         stops_in_words(&applied.figures)
     );

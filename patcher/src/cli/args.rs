@@ -29,6 +29,8 @@ pub(crate) enum Command {
     Status(PidArgs),
     /// Read the counters and rules of the patches in a process.
     Telemetry(TelemetryArgs),
+    /// Read and set the rules of a live patch.
+    Rules(RulesArgs),
     /// Take patches out of a process again; prints the final counters.
     Revert(RevertArgs),
     /// Execute a BPF program that is no patch, in a child process with a time limit.
@@ -85,6 +87,9 @@ pub(crate) struct ApplyArgs {
     /// Allow helpers that write the program's memory.
     #[arg(long)]
     pub allow_write: bool,
+    /// Set a rule before the patch goes live, as `rules set` does; repeatable.
+    #[arg(long, value_name = "PATH=VALUE")]
+    pub rule: Vec<String>,
     /// Do everything but touch the process, and print what would be done.
     #[arg(long)]
     pub dry_run: bool,
@@ -134,6 +139,50 @@ pub(crate) struct FollowArgs {
     /// End after this many seconds.
     #[arg(long)]
     pub seconds: Option<u64>,
+}
+
+/// `upatch rules`
+#[derive(Args, Debug)]
+pub(crate) struct RulesArgs {
+    /// What to do with the rules.
+    #[command(subcommand)]
+    pub action: RulesAction,
+}
+
+/// What to do with the rules.
+#[derive(Subcommand, Debug)]
+pub(crate) enum RulesAction {
+    /// Print rules.
+    Get(RulesGetArgs),
+    /// Set rules; none is set if one of the values doesn't fit.
+    Set(RulesSetArgs),
+}
+
+/// `upatch rules get`
+#[derive(Args, Debug)]
+pub(crate) struct RulesGetArgs {
+    /// The process.
+    #[arg(short, long)]
+    pub pid: i32,
+    /// The patch with this id (as `status` prints it).
+    #[arg(long)]
+    pub patch: Option<String>,
+    /// Rules or parts of them: `longest`, `limits[3].max`; default: all.
+    pub paths: Vec<String>,
+}
+
+/// `upatch rules set`
+#[derive(Args, Debug)]
+pub(crate) struct RulesSetArgs {
+    /// The process.
+    #[arg(short, long)]
+    pub pid: i32,
+    /// The patch with this id (as `status` prints it); needed if several have rules.
+    #[arg(long)]
+    pub patch: Option<String>,
+    /// `longest=60`, `mode=REFUSE`, `name="a b"`, `limits[3].max=7`, `limits=[1,2,3]`, `l={"max":5}`.
+    #[arg(required = true, value_name = "PATH=VALUE")]
+    pub assignments: Vec<String>,
 }
 
 /// `upatch revert`

@@ -10,6 +10,7 @@ mod explain;
 pub mod failure;
 mod files;
 mod revert;
+mod rules;
 mod run;
 mod status;
 mod target;
@@ -67,6 +68,7 @@ fn run(command: Command, as_json: bool) -> Result<Report, Failure> {
         Command::Apply(args) => apply::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Telemetry(args) => telemetry::run(&args, as_json),
+        Command::Rules(args) => rules::run(&args),
         Command::Revert(args) => revert::run(&args),
         Command::Run(args) => run::run(&args),
     }

@@ -101,7 +101,7 @@ pub struct ArenaLayout {
     pub len: u64,
     /// Variables, by ascending offset, disjoint.
     pub globals: Vec<GlobalInfo>,
-    /// Initial bytes, by ascending offset, disjoint.
+    /// Initial bytes; later ones lie over earlier ones.
     pub initial: Vec<Segment>,
     /// Types of the variables and events.
     pub types: TypeTable,

@@ -123,6 +123,14 @@ impl PatchObject {
         &self.arena
     }
 
+    /// Has the arena begin with other bytes at `offset`; nothing if they lie outside of it.
+    pub fn set_initial(&mut self, offset: u64, bytes: Vec<u8>) {
+        let end = offset.checked_add(bytes.len() as u64);
+        if end.is_some_and(|end| end <= self.arena.len) {
+            self.arena.initial.push(Segment { offset, bytes });
+        }
+    }
+
     /// Functions of the application that it may call.
     #[must_use]
     pub fn externs(&self) -> &[Extern] {

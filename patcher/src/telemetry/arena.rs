@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use upatch_trampolines::AvmaRange;
 
 use crate::patching::Found;
-use crate::process::Process;
+use crate::process::{MemoryError, Process};
 
 /// Bytes that can be read by their offset in an arena.
 pub trait ReadArena {
@@ -64,6 +64,25 @@ impl<'p> ArenaView<'p> {
                 .is_ok_and(|metadata| metadata.is_file() && metadata.len() >= view.range.len())
         });
         Some(Self { file, ..view })
+    }
+
+    /// Writes all of `bytes` at `offset`, by one write(2): an aligned number arrives as one store.
+    ///
+    /// # Errors
+    /// It lies outside of the arena, or can't be written.
+    pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), MemoryError> {
+        let end = offset.checked_add(bytes.len() as u64);
+        if end.is_none_or(|end| end > self.range.len()) {
+            return Err(MemoryError::Fault {
+                verb: "write",
+                at: self.range.start.plus(offset),
+                len: bytes.len(),
+                source: std::io::ErrorKind::InvalidInput.into(),
+            });
+        }
+        self.process
+            .memory()
+            .write(self.range.start.plus(offset), bytes)
     }
 
     /// Where it lies in the process.
