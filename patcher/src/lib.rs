@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod build;
 pub mod cli;
+pub mod doctor;
 pub mod object;
 pub mod patching;
 pub mod process;

@@ -6,6 +6,7 @@
 mod objects;
 mod run;
 mod target;
+mod tools;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -47,6 +48,7 @@ fn main() {
     let mut trials = target::trials();
     trials.extend(objects::trials());
     trials.extend(run::trials());
+    trials.extend(tools::trials());
     libtest_mimic::run(&arguments, trials).exit();
 }
 

@@ -11,6 +11,9 @@ pub(crate) struct Cli {
     /// Print one JSON object on standard output, also on failure.
     #[arg(long, global = true)]
     pub json: bool,
+    /// Colour in what is printed; auto: on a terminal, unless NO_COLOR is set.
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = Colour::Auto, hide_possible_values = true)]
+    pub color: Colour,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -35,6 +38,49 @@ pub(crate) enum Command {
     Revert(RevertArgs),
     /// Execute a BPF program that is no patch, in a child process with a time limit.
     Run(RunArgs),
+    /// Say what works on this machine, what doesn't and why, and what would lift it.
+    Doctor(DoctorArgs),
+    /// Print a completion script for a shell.
+    Completions(CompletionsArgs),
+    /// Print a man page, or write all of them to a folder.
+    Man(ManArgs),
+}
+
+/// When to use colour.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub(crate) enum Colour {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// Also into files and pipes.
+    Always,
+    /// Nowhere.
+    Never,
+}
+
+/// `upatch doctor`
+#[derive(Args, Debug)]
+pub(crate) struct DoctorArgs {
+    /// Also say what holds for this process.
+    #[arg(short, long)]
+    pub pid: Option<i32>,
+}
+
+/// `upatch completions`
+#[derive(Args, Debug)]
+pub(crate) struct CompletionsArgs {
+    /// The shell.
+    pub shell: clap_complete::Shell,
+}
+
+/// `upatch man`
+#[derive(Args, Debug)]
+pub(crate) struct ManArgs {
+    /// The command whose page to print, for example `apply` or `telemetry dump`; default: upatch itself.
+    #[arg(conflicts_with = "out")]
+    pub command: Vec<String>,
+    /// The folder for all pages.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
 }
 
 /// `upatch build`

@@ -5,6 +5,8 @@
 
 use serde_json::{Value, json};
 
+use super::terminal;
+
 /// Exit codes (DESIGN, contract).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
@@ -80,12 +82,13 @@ impl Failure {
         })
     }
 
-    /// As text for standard error.
+    /// As text for standard error, with styles.
     #[must_use]
     pub fn to_text(&self) -> String {
-        let mut text = format!("upatch: {}\n", self.message);
+        let (bad, strong, faint) = (terminal::BAD, terminal::STRONG, terminal::FAINT);
+        let mut text = format!("{bad}upatch:{bad:#} {}\n", self.message);
         if let Some(place) = &self.place {
-            text.push_str(&format!("  where: {place}\n"));
+            text.push_str(&format!("  {faint}where:{faint:#} {place}\n"));
         }
         // A rejection's text has its hint already.
         if let Some(hint) = self
@@ -93,7 +96,7 @@ impl Failure {
             .as_ref()
             .filter(|hint| !self.message.contains(*hint))
         {
-            text.push_str(&format!("  hint:  {hint}\n"));
+            text.push_str(&format!("  {strong}hint:{strong:#}  {hint}\n"));
         }
         text
     }

@@ -6,21 +6,24 @@
 mod apply;
 mod args;
 mod build;
+mod doctor;
 mod explain;
 pub mod failure;
 mod files;
+mod manual;
+mod progress;
 mod revert;
 mod rules;
 mod run;
 mod status;
 mod target;
 mod telemetry;
+mod terminal;
 mod verify;
 
-use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::FromArgMatches;
 use clap::error::ErrorKind;
 use serde_json::Value;
 
@@ -40,7 +43,11 @@ pub struct Report {
 #[must_use]
 pub fn main() -> ExitCode {
     // Rust ignores SIGPIPE; a reader that goes away early (`| head`) then shows as a write error, which `print` bears.
-    let cli = match Cli::try_parse() {
+    terminal::choose(std::env::args_os());
+    let parsed = manual::command()
+        .try_get_matches()
+        .and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => return misused(&error),
     };
@@ -62,6 +69,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(command: Command, as_json: bool) -> Result<Report, Failure> {
+    let _progress = slow(&command).map(progress::Progress::start);
     match command {
         Command::Build(args) => build::run(&args),
         Command::Verify(args) => verify::run(&args),
@@ -71,6 +79,24 @@ fn run(command: Command, as_json: bool) -> Result<Report, Failure> {
         Command::Rules(args) => rules::run(&args),
         Command::Revert(args) => revert::run(&args),
         Command::Run(args) => run::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Completions(args) => Ok(manual::completions(&args)),
+        Command::Man(args) => manual::man(&args),
+    }
+}
+
+/// What a command that may take longer than a second is doing.
+fn slow(command: &Command) -> Option<String> {
+    match command {
+        Command::Build(args) => Some(format!("building {}", args.source.display())),
+        Command::Verify(_) => Some("verifying".to_owned()),
+        Command::Apply(args) => Some(format!("applying {}", args.object.display())),
+        Command::Revert(_) => Some("reverting".to_owned()),
+        Command::Run(_) => Some("running the program".to_owned()),
+        Command::Doctor(_) => Some("trying what works here".to_owned()),
+        Command::Status(_) | Command::Telemetry(_) | Command::Completions(_) | Command::Man(_) => {
+            None
+        }
     }
 }
 
@@ -91,7 +117,7 @@ fn misused(error: &clap::Error) -> ExitCode {
         error.kind(),
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
     ) {
-        return print(&error.render().to_string());
+        return print(&error.render().ansi().to_string());
     }
     let as_json = std::env::args_os()
         .take_while(|arg| arg != "--")
@@ -130,21 +156,17 @@ fn failed(failure: &Failure, as_json: bool) {
         // The exit code says already that it failed.
         let _ = print(&format!("{}\n", failure.to_json()));
     } else {
-        // Nothing can be done if standard error is closed.
-        let _ = std::io::stderr().write_all(failure.to_text().as_bytes());
+        terminal::complain(&failure.to_text());
     }
 }
 
 /// To standard output. A reader that has gone away is its own business; a full disk is a failure.
 fn print(text: &str) -> ExitCode {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match terminal::print(text) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            // Nothing can be done if standard error is closed.
-            let _ = writeln!(
-                std::io::stderr(),
-                "upatch: can't write to standard output: {error}"
-            );
+            terminal::complain(&format!(
+                "upatch: can't write to standard output: {error}\n"
+            ));
             ExitCode::from(Exit::Internal as u8)
         }
         Ok(()) | Err(_) => ExitCode::SUCCESS,

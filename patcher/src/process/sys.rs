@@ -1,7 +1,10 @@
-//! Every `unsafe` of the patcher: system calls that no safe crate offers, one thin function each.
+//! Every `unsafe` of the patcher, with the files in the folder `sys`: system calls that no safe crate offers, one thin
+//! function each.
 //!
 //! Decides nothing. nix is not used for ptrace and wait, because its types have no room for real-time signals: a
 //! `waitpid` that fails to parse its own answer would lose the stop of a thread of somebody else's process.
+
+pub(crate) mod trials;
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
