@@ -94,9 +94,11 @@ fn slow(command: &Command) -> Option<String> {
         Command::Revert(_) => Some("reverting".to_owned()),
         Command::Run(_) => Some("running the program".to_owned()),
         Command::Doctor(_) => Some("trying what works here".to_owned()),
-        Command::Status(_) | Command::Telemetry(_) | Command::Completions(_) | Command::Man(_) => {
-            None
-        }
+        Command::Status(_)
+        | Command::Telemetry(_)
+        | Command::Rules(_)
+        | Command::Completions(_)
+        | Command::Man(_) => None,
     }
 }
 
