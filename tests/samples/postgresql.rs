@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use upatch_tests::samples::{
-    Outcome, Postgres, PostgresSession as Session, Scratch, Site, changed_text,
+    Cycles, Outcome, Postgres, PostgresSession as Session, Scratch, Site, changed_text,
 };
 use upatch_tests::upatch::{build_sample, build_sample_with, succeed};
 
@@ -156,7 +156,7 @@ fn story() -> Result<()> {
         );
     }
     let [steady, reconnecting] = load.map(|load| load.finish());
-    server.check_sums(&[&steady?, &reconnecting?])?;
+    server.check_sums(&[steady?, reconnecting?])?;
     server.stop()
 }
 
@@ -203,4 +203,21 @@ fn allows_one_command() -> Result<()> {
     );
     server.revert()?;
     server.stop()
+}
+
+/// `cargo xtask soak` does the same a hundred times and more.
+#[test]
+fn cycles_under_pgbench() -> Result<()> {
+    let Some(package) = package("postgresql::cycles_under_pgbench", "postgresql") else {
+        return Ok(());
+    };
+    let scratch = Scratch::new()?;
+    let mut cycles = Cycles::start(Postgres::start(&package, &scratch)?, &scratch)?;
+    for _ in 0..6 {
+        cycles.cycle()?;
+    }
+    let figures = cycles.finish()?;
+    eprintln!("{figures}");
+    ensure!(figures.transactions > 0 && figures.hits > 0, "{figures}");
+    Ok(())
 }

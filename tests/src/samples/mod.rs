@@ -18,7 +18,8 @@ pub use drivers::{
 pub use memcached::{Load, LoadReport, Memcached, Session};
 pub use patching::{Applied, Site, apply, apply_with};
 pub use postgres::{
-    BenchReport, Figures, Outcome, Pgbench, Postgres, Session as PostgresSession, Transaction,
+    BenchReport, CycleFigures, Cycles, Figures, Outcome, Pgbench, Postgres,
+    Session as PostgresSession, Transaction,
 };
 pub use python::{cryptography_driver, cryptography_library, ssl_driver};
 pub use redis::{Redis, Reply, without_consumer};

@@ -4,6 +4,7 @@
 //! makes it take its shared memory with it, also when the test dies.
 
 mod bench;
+mod cycles;
 mod patched;
 mod session;
 
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 
 pub use bench::{BenchReport, Pgbench, Transaction};
+pub use cycles::{CycleFigures, Cycles};
 pub use patched::Figures;
 pub use session::{Outcome, Session};
 
@@ -183,7 +185,7 @@ impl Postgres {
     ///
     /// # Errors
     /// They don't.
-    pub fn check_sums(&self, reports: &[&BenchReport]) -> Result<()> {
+    pub fn check_sums(&self, reports: &[BenchReport]) -> Result<()> {
         let mut session = self.connect()?;
         let answered: usize = reports.iter().map(|report| report.transactions.len()).sum();
         let found = session.value("SELECT count(*) FROM pgbench_history")?;
