@@ -51,8 +51,8 @@ const TASKS: &[Task] = &[
     },
     Task {
         name: "soak",
-        arguments: "[--seconds N]",
-        help: "apply and revert for a long time",
+        arguments: "[--seconds N] [NAME...]",
+        help: "apply and revert for a long time, on real programs under load",
         run: programs::soak,
     },
     Task {
