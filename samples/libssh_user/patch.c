@@ -16,26 +16,23 @@ UPATCH_COUNTER(__u64, hits);
 UPATCH_COUNTER(__u64, refused);
 
 /*
- * What each byte is. A byte of class UNWANTED is wrong anywhere. The others are wrong in pairs, and a pair is wrong if
- * the first's class is one bit below the second's: a leading dash (the beginning counts as UNWANTED), white space
- * behind a dash, a backslash at the end.
+ * What each byte is, as the fixed library sees it: some are unwanted anywhere, a dash is so behind white space and at
+ * the beginning. The values are such that the value before, doubled, has a bit in common with the next in that case.
  */
 #define UNWANTED 1
-#define DASH 2
-#define SPACE 4
-#define BACKSLASH 16
-#define END 32
+#define SPACE 2
+#define DASH 4
 static const __u8 class_of[256] = {
-	['\''] = UNWANTED, ['`'] = UNWANTED, ['"'] = UNWANTED, [';'] = UNWANTED, ['&'] = UNWANTED, ['<'] = UNWANTED,
-	['>'] = UNWANTED, ['|'] = UNWANTED, ['('] = UNWANTED, [')'] = UNWANTED, ['{'] = UNWANTED, ['}'] = UNWANTED,
-	['\n'] = UNWANTED, ['-'] = DASH, [' '] = SPACE, ['\t'] = SPACE, ['\v'] = SPACE, ['\f'] = SPACE,
-	['\r'] = SPACE, ['\\'] = BACKSLASH, ['@'] = END,
+	['\''] = UNWANTED, ['"'] = UNWANTED, ['`'] = UNWANTED, ['$'] = UNWANTED, ['&'] = UNWANTED, ['('] = UNWANTED,
+	[')'] = UNWANTED, [','] = UNWANTED, [';'] = UNWANTED, ['<'] = UNWANTED, ['>'] = UNWANTED, ['\\'] = UNWANTED,
+	['{'] = UNWANTED, ['|'] = UNWANTED, ['}'] = UNWANTED, ['\n'] = UNWANTED, [' '] = SPACE, ['\t'] = SPACE,
+	['\v'] = SPACE, ['\f'] = SPACE, ['\r'] = SPACE, ['-'] = DASH,
 };
 
 static __noinline int is_unwanted(const char *name)
 {
 	char copy[LONGEST] = {};
-	__u32 wrong = 0, before = UNWANTED;
+	__u32 wrong = 0, before = SPACE;
 	long size;
 
 	size = bpf_probe_read_user_str(copy, sizeof(copy), name);
@@ -54,7 +51,6 @@ static __noinline int is_unwanted(const char *name)
 		wrong |= (class & UNWANTED) | (before << 1 & class);
 		before = class;
 	}
-	wrong |= before << 1 & END;
 	return wrong != 0;
 }
 
