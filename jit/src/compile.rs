@@ -3,9 +3,10 @@
 use upatch_verifier::facts::{RawProgram, VerifiedProgram};
 
 use crate::asm::{Assembler, GprSet};
+use crate::gate::gate;
 use crate::lower::{self, Lowered, Shape};
 use crate::options::{SiteRegs, VectorState};
-use crate::patch::{CompiledPatch, FixupKind, RawCode};
+use crate::patch::{CompiledPatch, Fixup, FixupKind, RawCode};
 
 /// Compiles a patch or probe for a place. Cannot fail: everything that could be wrong was refused by the verifier.
 ///
@@ -25,6 +26,11 @@ pub fn compile(verified: &VerifiedProgram, site: &SiteRegs) -> CompiledPatch {
         ..*site
     };
     let lowered = lower::lower(verified.program(), verified.facts(), Shape::Patch(site));
+    let lowered = if site.gated {
+        behind_gate(&site, lowered)
+    } else {
+        lowered
+    };
     CompiledPatch {
         reads_thread_pointer: lowered.calls_application,
         bytes: lowered.bytes,
@@ -37,6 +43,25 @@ pub fn compile(verified: &VerifiedProgram, site: &SiteRegs) -> CompiledPatch {
         extern_names: lowered.extern_names,
         syscalls: lowered.syscalls,
         writes: lowered.writes,
+    }
+}
+
+/// The same code behind a gate test. Code refers to itself relative to rip, so moving all of it changes nothing.
+fn behind_gate(site: &SiteRegs, lowered: Lowered) -> Lowered {
+    let gate = gate(site, lowered.seen, lowered.reads_flags);
+    let shift = gate.asm.len();
+    let (mut bytes, mut fixups) = gate.asm.finish();
+    bytes.extend_from_slice(&lowered.bytes);
+    fixups.extend(lowered.fixups.iter().map(|fixup| Fixup {
+        at: fixup.at + shift,
+        kind: fixup.kind,
+    }));
+    Lowered {
+        bytes,
+        fixups,
+        code_len: lowered.code_len + shift,
+        stack_bytes: lowered.stack_bytes.max(gate.stack_bytes),
+        ..lowered
     }
 }
 

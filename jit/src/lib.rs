@@ -14,6 +14,7 @@
 //! # What a patch is made of
 //! ```text
 //! byte 0 ┌─────────────────────────────────────────┐ entered by a jump, registers as at the patched place
+//!        │ gate test, if the patch has several sites │──closed──→ displaced instructions
 //!        │ prologue: save what is overwritten      │
 //!        │ main program                            │──ret──→ the caller (verdict UPATCH_RETURN)
 //!        │ epilogue: restore                       │
@@ -59,6 +60,7 @@ mod analysis;
 pub mod asm;
 mod compile;
 mod frame;
+mod gate;
 pub mod interp;
 mod lower;
 mod options;

@@ -10,6 +10,8 @@ pub struct SiteRegs {
     pub free: GprSet,
     /// A function's entry (flags are dead, there is no red zone, the call may be refused), not a place inside it.
     pub at_entry: bool,
+    /// Is the patch one of several sites, all of which begin with a test of the gate?
+    pub gated: bool,
     /// The vector state to save around calls of the application.
     pub vectors: VectorState,
 }

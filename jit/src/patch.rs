@@ -78,4 +78,6 @@ pub enum FixupKind {
     Site,
     /// Absolute 64-bit address of the private data plus this offset.
     Private(u64),
+    /// Absolute 64-bit address of the patch's gate byte ([`crate::private::GATE`] in the private data of its first image).
+    Gate,
 }

@@ -1,6 +1,7 @@
 //! ctx: every field read in every width, written fields that arrive, verdicts.
 
 use upatch_abi::ctx::CtxField;
+use upatch_jit::private;
 use upatch_tests::native::Left;
 
 use crate::rig::{Rig, SITE, of_kind, sites};
@@ -90,6 +91,34 @@ fn a_refusal_returns() {
         let ran = rig.run(&of_kind(&site, body), &site);
         assert_eq!(ran.left, Left::Continue);
         assert_eq!(ran.after.gpr[6], 77);
+    }
+}
+
+/// While the gate is closed a patch changes nothing, whatever it does when it is open.
+#[test]
+fn a_closed_gate_changes_nothing() {
+    let bodies = [
+        "stdw [%r1+104], 77\nldxdw %r2, [%r1+144]\nldxdw %r3, [%r1+80]\nmov %r0, 0\nexit",
+        "lddw %r1, arena+8\nmov %r2, 1\nlock add [%r1+0], %r2\nmov %r0, 0\nexit",
+        "call 7\nlddw %r1, arena+8\nstxdw [%r1+0], %r0\nmov %r0, 0\nexit",
+    ];
+    for site in sites().into_iter().filter(|site| site.gated) {
+        for body in bodies {
+            let mut rig = Rig::new();
+            rig.private.bytes_mut()[private::GATE as usize] = 0;
+            let ran = rig.run(&of_kind(&site, body), &site);
+            assert_eq!(ran.left, Left::Continue);
+            let free: Vec<u8> = site.free.iter().map(upatch_jit::Gpr::number).collect();
+            assert_eq!(
+                ran.before.differences(&ran.after, &free),
+                Vec::<String>::new(),
+                "{body} {site:x?}"
+            );
+            assert_eq!(rig.word(8), 0);
+            rig.private.bytes_mut()[private::GATE as usize] = 1;
+            rig.run(&of_kind(&site, body), &site);
+            assert!(body.starts_with("stdw") || rig.word(8) != 0);
+        }
     }
 }
 

@@ -34,6 +34,7 @@ pub(crate) fn sites() -> Vec<SiteRegs> {
     let entry = |free| SiteRegs {
         free,
         at_entry: true,
+        gated: false,
         vectors,
     };
     vec![
@@ -42,6 +43,19 @@ pub(crate) fn sites() -> Vec<SiteRegs> {
         entry(GprSet(0x0c01)),
         SiteRegs {
             at_entry: false,
+            ..entry(GprSet::EMPTY)
+        },
+        SiteRegs {
+            gated: true,
+            ..entry(GprSet::EMPTY)
+        },
+        SiteRegs {
+            gated: true,
+            ..entry(GprSet(0x0c01))
+        },
+        SiteRegs {
+            at_entry: false,
+            gated: true,
             ..entry(GprSet::EMPTY)
         },
     ]
@@ -58,6 +72,7 @@ impl Rig {
         let arena = Mapping::new(size, window as usize).unwrap();
         let mut private = Mapping::new(private::BYTES as usize, 4096).unwrap();
         private.bytes_mut()[..8].copy_from_slice(&0x1234_5678_9abc_u64.to_le_bytes());
+        private.bytes_mut()[private::GATE as usize] = 1;
         let bindings = Bindings {
             arena: arena.address(),
             externs: Vec::new(),

@@ -112,6 +112,7 @@ impl Target {
                 arena_base: placement.arena.start,
                 externs: Vec::new(),
                 private_base: placement.private.start,
+                gate: None,
             };
             let image = template.place(placement.image, &bindings)?;
             let policy = CheckPolicy {

@@ -99,6 +99,7 @@ fn candidate(seed: u64) -> Option<Candidate> {
     let site = SiteRegs {
         free,
         at_entry,
+        gated: random.chance(30),
         vectors: VectorState::detect().unwrap_or(VectorState::SSE),
     };
     let (bytes, fixups, patch) = match verified.program().kind() {
@@ -265,6 +266,7 @@ impl Surroundings {
         arena.fill(0);
         arena[..input.arena.len()].copy_from_slice(&input.arena);
         self.private.bytes_mut()[..8].copy_from_slice(&random_state.to_le_bytes());
+        self.private.bytes_mut()[private::GATE as usize] = 1;
         tally.runs += 1;
         if candidate.patch.is_none() {
             let mut memory = input.memory.clone();
@@ -379,10 +381,12 @@ pub fn checked(
     };
     let externs: Vec<Avma> = bindings.externs.iter().map(|at| Avma(*at)).collect();
     let template = TrampolineTemplate::new(fragment, displaced);
+    let gate = Avma(bindings.private + private::GATE);
     let places = Places {
         arena_base: Avma(bindings.arena),
         externs: externs.clone(),
         private_base: Avma(bindings.private),
+        gate: Some(gate),
     };
     let near = Avma((bindings.site & !0xffff) + 0x10_0000);
     let image = template
@@ -402,6 +406,7 @@ pub fn checked(
         externs,
         arena: AvmaRange::new(Avma(bindings.arena), arena_bytes),
         private: AvmaRange::new(Avma(bindings.private), patch.private_bytes),
+        gate: site.gated.then_some(gate),
         syscalls: patch.syscalls.iter().copied().collect(),
         tls_reads: if patch.reads_thread_pointer {
             vec![TlsWindow { offset: 0, len: 8 }]
@@ -429,6 +434,7 @@ fn translated(fixup: &Fixup) -> Place {
             From::Extern(number) => FixupKind::Extern(number),
             From::Site => FixupKind::Site,
             From::Private(offset) => FixupKind::Private(offset),
+            From::Gate => FixupKind::Gate,
         },
     }
 }

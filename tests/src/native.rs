@@ -265,6 +265,7 @@ fn fill(bytes: &mut [u8], at: usize, kind: FixupKind, bindings: &Bindings) {
         FixupKind::Extern(index) => bindings.externs[index as usize],
         FixupKind::Site => bindings.site,
         FixupKind::Private(offset) => bindings.private + offset,
+        FixupKind::Gate => bindings.private + upatch_jit::private::GATE,
     };
     bytes[at..at + 8].copy_from_slice(&word.to_le_bytes());
 }

@@ -49,6 +49,8 @@ pub enum FixupKind {
     Site,
     /// Absolute 64-bit address of the image's private writable data (re-entry guards) plus this offset.
     Private(u64),
+    /// Absolute 64-bit address of the gate byte of a patch with several sites.
+    Gate,
 }
 
 impl GprSet {

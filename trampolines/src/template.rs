@@ -34,6 +34,8 @@ pub struct Bindings {
     pub externs: Vec<Avma>,
     /// First address of the image's private writable data.
     pub private_base: Avma,
+    /// The gate byte, if the patch has one.
+    pub gate: Option<Avma>,
 }
 
 /// Why a template can't be placed.
@@ -71,6 +73,9 @@ pub enum PlaceError {
         /// Its number.
         number: u32,
     },
+    /// The fragment tests a gate that there is no binding for.
+    #[error("there is no gate")]
+    NoGate,
     /// The fragment claims more code than it has bytes.
     #[error("the fragment has {len} bytes and claims {code_len} of code")]
     BadCodeLen {
@@ -206,7 +211,11 @@ impl TrampolineTemplate {
 const fn width(kind: FixupKind) -> usize {
     match kind {
         FixupKind::Continue => 4,
-        FixupKind::Arena(_) | FixupKind::Extern(_) | FixupKind::Site | FixupKind::Private(_) => 8,
+        FixupKind::Arena(_)
+        | FixupKind::Extern(_)
+        | FixupKind::Site
+        | FixupKind::Private(_)
+        | FixupKind::Gate => 8,
     }
 }
 
@@ -277,6 +286,7 @@ fn fill(
             .ok_or(PlaceError::UnboundExtern { number })?,
         FixupKind::Site => site,
         FixupKind::Private(offset) => bindings.private_base.plus(offset),
+        FixupKind::Gate => bindings.gate.ok_or(PlaceError::NoGate)?,
     };
     bytes[fixup.at..fixup.at + 8].copy_from_slice(&address.0.to_le_bytes());
     Ok(())

@@ -99,6 +99,7 @@ fn image_of(case: &Case, bytes: Vec<u8>) -> (TrampolineImage, CheckPolicy) {
         arena_base: ARENA.start,
         externs: vec![EXTERN],
         private_base: PRIVATE.start,
+        gate: None,
     };
     let image = TrampolineTemplate::new(fragment, displaced)
         .place(IMAGE, &bindings)

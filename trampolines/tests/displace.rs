@@ -105,6 +105,7 @@ fn accepted(case: &Case, displaced: &DisplacedInsns) -> Result<(), String> {
         arena_base: Avma(0),
         externs: Vec::new(),
         private_base: Avma(0),
+        gate: None,
     };
     let at = Avma((displaced.site().0 & !0xfff) + DISTANCE);
     let image = template

@@ -304,6 +304,7 @@ fn execute(case: &Case) -> u64 {
         arena_base: counter,
         externs: Vec::new(),
         private_base: Avma(0),
+        gate: None,
     };
     let template = TrampolineTemplate::new(hook(), displaced);
     let image = template

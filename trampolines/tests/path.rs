@@ -51,6 +51,7 @@ fn counting_hook_on_an_ordinary_entry() {
         arena_base: ARENA,
         externs: Vec::new(),
         private_base: Avma(0),
+        gate: None,
     };
     let image = template.place(IMAGE, &bindings).unwrap();
     assert!(image.bytes().len() <= template.max_len());

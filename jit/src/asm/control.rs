@@ -62,6 +62,14 @@ impl Assembler {
         }
     }
 
+    /// Jcc rel32 to a place that is known when the code is placed.
+    pub fn jcc_out(&mut self, cond: Cond, kind: FixupKind) {
+        self.byte(0x0f);
+        self.byte(0x80 | cond as u8);
+        self.fixup(kind);
+        self.imm32(0);
+    }
+
     /// CALL label.
     pub fn call(&mut self, label: Label) {
         self.byte(0xe8);
@@ -82,6 +90,11 @@ impl Assembler {
     /// RET.
     pub fn ret(&mut self) {
         self.byte(0xc3);
+    }
+
+    /// NOP, one byte.
+    pub fn nop(&mut self) {
+        self.byte(0x90);
     }
 
     /// UD2: raises an exception where control must not come.

@@ -317,6 +317,10 @@ fn without_operands() {
     check("jmp", &[Expected::Out], |asm| {
         asm.jmp_out(FixupKind::Continue)
     });
+    check("je", &[Expected::Out], |asm| {
+        asm.jcc_out(Cond::E, FixupKind::Continue)
+    });
+    check("nop", &[], Assembler::nop);
 }
 
 /// A fixup names the field of its instruction.

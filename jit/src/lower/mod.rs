@@ -59,6 +59,9 @@ pub(crate) struct Lowered {
     pub(crate) extern_names: Vec<String>,
     pub(crate) syscalls: BTreeSet<u32>,
     pub(crate) writes: GprSet,
+    /// Registers whose entry values the program sees through ctx.
+    pub(crate) seen: GprSet,
+    pub(crate) reads_flags: bool,
 }
 
 /// The function at hand.
@@ -176,6 +179,7 @@ impl Lower<'_> {
         }
         let writes = self.needs.ctx_writes.iter().filter_map(|f| regs::home(*f));
         let writes = writes.fold(GprSet::EMPTY, GprSet::with);
+        let seen = self.needs.ctx.iter().filter_map(|f| regs::home(*f));
         let (bytes, fixups) = self.asm.finish();
         Lowered {
             bytes,
@@ -188,6 +192,11 @@ impl Lower<'_> {
             extern_names,
             syscalls,
             writes,
+            seen: seen.fold(GprSet::EMPTY, GprSet::with),
+            reads_flags: self
+                .needs
+                .ctx
+                .contains(&upatch_abi::ctx::CtxField::Rflags),
         }
     }
 

@@ -226,7 +226,11 @@ fn native(raw: &RawProgram, mut memory: Vec<u8>) -> Result<u64, Failure> {
         let value = match fixup.kind {
             FixupKind::Private(offset) => private_base + offset,
             // A raw program has no arena, no site and nowhere to continue; its externs were refused above.
-            FixupKind::Arena(_) | FixupKind::Continue | FixupKind::Extern(_) | FixupKind::Site => 0,
+            FixupKind::Arena(_)
+            | FixupKind::Continue
+            | FixupKind::Extern(_)
+            | FixupKind::Site
+            | FixupKind::Gate => 0,
         };
         if let Some(field) = code.bytes.get_mut(fixup.at..fixup.at + 8) {
             field.copy_from_slice(&value.to_le_bytes());

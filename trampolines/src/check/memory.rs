@@ -1,4 +1,5 @@
-//! Which memory the hook's code may touch: its own frame, the arena, its private data, its own literals.
+//! Which memory the hook's code may touch: its own frame, the arena, its private data, its own literals, the
+//! gate (read only).
 //!
 //! Doesn't know instructions beyond their memory operands. Invariant: an access that is allowed here can't fault and, if
 //! it stores, changes nothing of the application's but what the policy names.
@@ -203,7 +204,14 @@ impl Memory<'_> {
         let inside = |window: AvmaRange| {
             !window.is_empty() && window.start <= touched.start && touched.end <= window.end
         };
-        if inside(self.policy.arena) || inside(self.policy.private) {
+        let gate = self
+            .policy
+            .gate
+            .map_or(AvmaRange::new(Avma(0), 0), |gate| AvmaRange::new(gate, 1));
+        if access == Access::Store && gate.overlaps(&touched) {
+            return Err(problem());
+        }
+        if inside(self.policy.arena) || inside(self.policy.private) || inside(gate) {
             return Ok(Place::Elsewhere(None));
         }
         if access == Access::Load && inside(self.image.data) {

@@ -65,6 +65,8 @@ pub struct CheckPolicy {
     pub arena: AvmaRange,
     /// The image's private data, that may be read and written. May be empty.
     pub private: AvmaRange,
+    /// The gate byte of a patch with several sites: may be read, never written.
+    pub gate: Option<Avma>,
     /// System calls that may be made, by number.
     pub syscalls: Vec<u32>,
     /// Thread-local words that may be read.
@@ -95,6 +97,7 @@ impl CheckPolicy {
             errno_location: None,
             arena: NOWHERE,
             private: NOWHERE,
+            gate: None,
             syscalls: Vec::new(),
             tls_reads: Vec::new(),
             tls_writes: Vec::new(),
