@@ -1,8 +1,8 @@
 //! Taking a patch off: the original bytes are looked up in the ELF file, the counters are read at the last moment.
 
-use upatch_trampolines::Avma;
+use upatch_trampolines::PokePlan;
 
-use crate::patching::{self, Found, RevertError, Reverted};
+use crate::patching::{self, Found, FoundState, RevertError, Reverted};
 use crate::process::Process;
 use crate::target::{Source, TargetImage};
 use crate::telemetry::{Reading, read};
@@ -21,14 +21,15 @@ pub struct Done {
 /// # Errors
 /// See [`RevertError`].
 pub fn revert(process: &Process, found: &Found) -> Result<Done, RevertError> {
-    let plan = found.plan();
-    let original = plan
-        .as_ref()
-        .and_then(|plan| bytes_in_file(process, plan.at, plan.old.len()))
+    let target = TargetImage::snapshot(process).ok();
+    let original = |plan: &PokePlan| {
+        let file = target
+            .as_ref()
+            .and_then(|target| bytes_in_file(process, target, plan));
         // The file is gone and we may not open it through map_files (not root): then the record's own copy is all there
         // is. A process that forged it would only change its own text, as it can anyway.
-        .or_else(|| plan.map(|plan| plan.old))
-        .unwrap_or_default();
+        file.unwrap_or_else(|| plan.old.clone())
+    };
     let mut last = read(process, found);
     let reverted = patching::revert(process, found, &original, &mut |_| {
         last = read(process, found)
@@ -36,13 +37,31 @@ pub fn revert(process: &Process, found: &Found) -> Result<Done, RevertError> {
     Ok(Done { reverted, last })
 }
 
-fn bytes_in_file(process: &Process, at: Avma, len: usize) -> Option<Vec<u8>> {
-    let target = TargetImage::snapshot(process).ok()?;
-    let module = target.module_at(at)?;
+/// Takes off every patch with several sites that a killed `upatch` left in the middle, where it changes nothing. Tells the ids.
+///
+/// # Errors
+/// See [`RevertError`].
+pub fn finish_interrupted(process: &Process) -> Result<Vec<String>, RevertError> {
+    let mut ids = Vec::new();
+    for found in patching::inspect(process)?.found {
+        if found.state == FoundState::Interrupted {
+            match revert(process, &found) {
+                Ok(_) => ids.push(found.id),
+                // Somebody else was faster.
+                Err(RevertError::Vanished(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(ids)
+}
+
+fn bytes_in_file(process: &Process, target: &TargetImage, plan: &PokePlan) -> Option<Vec<u8>> {
+    let module = target.module_at(plan.at)?;
     let image = module.image(process).ok()?;
     match image.source() {
         Source::File => image
-            .at(module.bias().svma(at), len as u64)
+            .at(module.bias().svma(plan.at), plan.old.len() as u64)
             .map(<[u8]>::to_vec),
         Source::Memory => None,
     }

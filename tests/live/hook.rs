@@ -3,12 +3,13 @@
 
 use anyhow::{Context, Result, ensure};
 use upatch::patching::{
-    self, Applied, Arena, BuildError, Found, FoundState, Placement, Request, Reverted,
+    self, Applied, Arena, BuildError, Found, FoundState, Placement, Request, Reverted, SiteRequest,
 };
 use upatch::process::Process;
 use upatch::target::{BuildIdPrefix, PatchSite, Svma, TargetImage, TargetQuery};
 use upatch_trampolines::{
-    Bindings, CheckPolicy, Fixup, FixupKind, Fragment, TrampolineTemplate, check, displace,
+    Bindings, CheckPolicy, Fixup, FixupKind, Fragment, PokePlan, TrampolineTemplate, check,
+    displace,
 };
 
 /// What a hook does besides counting its calls in the arena's first word.
@@ -124,12 +125,15 @@ impl Target {
         let arena = Arena::memfd(id, 4096, &[], None)?;
         let request = Request {
             id: id.to_owned(),
-            site: self.site.avma(),
-            max_len: template.max_len() as u64,
-            private_len: 0,
+            sites: vec![SiteRequest {
+                site: self.site.avma(),
+                max_len: template.max_len() as u64,
+                private_len: 0,
+                build: &build,
+                info: serde_json::json!({"function": self.site.function()}),
+            }],
+            gate: 0,
             arena: Some(&arena),
-            build: &build,
-            info: serde_json::json!({"function": self.site.function()}),
         };
         let prepared = patching::prepare(&self.process, &request)?;
         let applied = patching::apply(prepared)?;
@@ -147,7 +151,7 @@ impl Target {
 
     /// Hits so far of a live patch.
     pub(crate) fn hits(&self, applied: &Applied) -> Result<u64> {
-        let arena = applied.record.arena.context("no arena")?.range();
+        let arena = applied.arena().context("no arena")?;
         Ok(self.process.memory().read_u64(arena.start)?)
     }
 
@@ -167,15 +171,13 @@ impl Target {
 
     /// As [`Self::revert`], for one that was found.
     pub(crate) fn revert_found(&self, found: &Found) -> Result<(Reverted, u64)> {
-        let len = found.plan().map_or(0, |plan| plan.old.len());
         let offset = self.site.text().site;
-        let original = self
-            .site
-            .bytes()
-            .get(offset..offset + len)
-            .context("the function is too short")?;
+        let original = |plan: &PokePlan| {
+            let bytes = self.site.bytes().get(offset..offset + plan.old.len());
+            bytes.unwrap_or_default().to_vec()
+        };
         let mut hits = 0;
-        let reverted = patching::revert(&self.process, found, original, &mut |arena| {
+        let reverted = patching::revert(&self.process, found, &original, &mut |arena| {
             if let Some(arena) = arena {
                 hits = self.process.memory().read_u64(arena.start).unwrap_or(0);
             }

@@ -134,7 +134,8 @@ fn every_failpoint() -> Result<String> {
                             leftovers += 1;
                             true
                         }
-                        FoundState::Retired
+                        FoundState::Interrupted
+                        | FoundState::Retired
                         | FoundState::Contested { .. }
                         | FoundState::Damaged(_) => false,
                     };

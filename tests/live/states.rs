@@ -118,10 +118,10 @@ fn retired() -> Result<String> {
         let applied = target.apply("00000004", Hook::Retiring)?;
         eventually(Duration::from_secs(5), || Ok(target.hits(&applied)? > 0))?;
         ensure!(
-            place.is_none_or(|place| place == applied.plan.image),
+            place.is_none_or(|place| place == applied.sites[0].0.image),
             "the retired image was not taken up again"
         );
-        place = Some(applied.plan.image);
+        place = Some(applied.sites[0].0.image);
         let (reverted, hits) = target.revert("00000004")?;
         let expected = RevertOutcome::Retired {
             why: Retired::CallsApplication,
@@ -149,19 +149,22 @@ fn contested() -> Result<String> {
     // Somebody else's jump over ours, which leads to the same place: two bytes of padding less, one more prefix.
     signal(victim.pid(), nix::sys::signal::Signal::SIGSTOP)?;
     eventually(Duration::from_secs(5), || Ok(state(victim.pid())? == 'T'))?;
-    target.process.memory().write(applied.plan.at, &[0xcc])?;
+    target
+        .process
+        .memory()
+        .write(applied.sites[0].0.at, &[0xcc])?;
     let (reverted, _) = target.revert_found(&live[0])?;
     ensure!(
         matches!(reverted.outcome, RevertOutcome::Contested { .. }),
         "{:?}",
         reverted.outcome
     );
-    let found = target.process.memory().read_vec(applied.plan.at, 1)?;
+    let found = target.process.memory().read_vec(applied.sites[0].0.at, 1)?;
     ensure!(found == [0xcc], "a contested site was written");
     target
         .process
         .memory()
-        .write(applied.plan.at, &applied.plan.new)?;
+        .write(applied.sites[0].0.at, &applied.sites[0].0.new)?;
     let (reverted, _) = target.revert("00000005")?;
     ensure!(
         reverted.outcome == RevertOutcome::Clean,

@@ -193,10 +193,7 @@ impl Lower<'_> {
             syscalls,
             writes,
             seen: seen.fold(GprSet::EMPTY, GprSet::with),
-            reads_flags: self
-                .needs
-                .ctx
-                .contains(&upatch_abi::ctx::CtxField::Rflags),
+            reads_flags: self.needs.ctx.contains(&upatch_abi::ctx::CtxField::Rflags),
         }
     }
 

@@ -37,6 +37,7 @@ fn fixup(from: &jit::Fixup) -> Fixup {
         jit::FixupKind::Extern(number) => FixupKind::Extern(number),
         jit::FixupKind::Site => FixupKind::Site,
         jit::FixupKind::Private(offset) => FixupKind::Private(offset),
+        jit::FixupKind::Gate => FixupKind::Gate,
     };
     Fixup { at: from.at, kind }
 }
@@ -46,11 +47,13 @@ fn fixup(from: &jit::Fixup) -> Fixup {
 pub(crate) fn site_registers(
     liveness: &Liveness,
     at_entry: bool,
+    gated: bool,
     vectors: jit::VectorState,
 ) -> jit::SiteRegs {
     jit::SiteRegs {
         free: jit::GprSet(liveness.free.0),
         at_entry,
+        gated,
         vectors,
     }
 }
@@ -62,6 +65,7 @@ pub(crate) fn bindings(placement: &Placement, externs: &[Avma]) -> Bindings {
         arena_base: placement.arena.start,
         externs: externs.to_vec(),
         private_base: placement.private.start,
+        gate: placement.gate,
     }
 }
 
@@ -86,6 +90,7 @@ pub(crate) fn policy(
             .map(|(_, at)| *at),
         arena: placement.arena,
         private: AvmaRange::new(placement.private.start, patch.private_bytes),
+        gate: placement.gate,
         syscalls: patch.syscalls.iter().copied().collect(),
         tls_reads: if patch.reads_thread_pointer {
             vec![thread_pointer]

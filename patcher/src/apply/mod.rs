@@ -1,8 +1,8 @@
 //! The whole way of a patch, from an object and a pid to a live patch (DESIGN, "The path, as types").
 //!
 //! ```text
-//! object ─program→ VerifiedProgram ─┐
-//! pid → Process → TargetImage ─query→ PatchSite → displaced, liveness ─┴→ compile → template ─prepare (one thread held)→
+//! object ─program→ VerifiedProgram … ─┐                                            (each program of the object)
+//! pid → Process → TargetImage ─query→ PatchSite … → displaced, liveness ─┴→ compile → template … ─prepare (one thread held)→
 //! Prepared ─apply (all stopped)→ Applied
 //! ```
 //! Decides the order, and that everything which can fail does so before anything in the target is touched. How a stage
@@ -17,16 +17,17 @@ pub mod unwinding;
 
 use upatch_jit::{CompiledPatch, VectorState, private};
 use upatch_trampolines::{
-    Avma, CheckFailure, DisplacedInsns, Liveness, SiteKind, TrampolineTemplate, Undisplaceable,
-    check, displace, liveness,
+    Avma, CheckFailure, CheckedImage, DisplacedInsns, Liveness, SiteKind, TrampolineTemplate,
+    Undisplaceable, check, displace, liveness,
 };
 use upatch_verifier::program::ProgramKind;
 use upatch_verifier::{Pc, Policy, VerifiedProgram};
 
-use crate::object::{ArenaLayout, ObjectProgram, PatchObject};
+use crate::object::{ArenaLayout, ObjectProgram, PatchObject, TypeTable};
+use crate::patching::record::MAX_SITES;
 use crate::patching::{
-    self, Applied, Arena, ArenaError, BuildError, Placement, PokeFigures, PrepareError, Record,
-    Request,
+    self, Applied, Arena, ArenaError, BuildError, FoundState, Placement, PokeFigures, PrepareError,
+    Record, Request, SiteRequest,
 };
 use crate::process::status::Status;
 use crate::process::{MemoryError, Process, ProcessError};
@@ -55,11 +56,33 @@ pub enum ApplyError {
     /// The object gives no verified program.
     #[error(transparent)]
     Program(#[from] ProgramError),
-    /// The object has several programs.
-    #[error("the object has {count} programs; several in one object are not applied together yet")]
-    Several {
+    /// The command line says a place, and the object has several programs.
+    #[error("--function and --offset say one place, and the object has {count} programs")]
+    OverrideOfSeveral {
         /// How many.
         count: usize,
+    },
+    /// The object has more programs than upatch applies together.
+    #[error("the object has {count} programs; at most {MAX_SITES} are applied together")]
+    TooManySites {
+        /// How many.
+        count: usize,
+    },
+    /// Two programs displace the same instructions.
+    #[error(
+        "{first} and {second} lie too close together: both would displace the same instructions"
+    )]
+    SitesOverlap {
+        /// One place.
+        first: String,
+        /// The other.
+        second: String,
+    },
+    /// A killed `upatch` left a patch there in the middle.
+    #[error("an interrupted upatch left patch {id} there half applied, where it changes nothing")]
+    Interrupted {
+        /// Its id.
+        id: String,
     },
     /// No place is meant.
     #[error(transparent)]
@@ -137,6 +160,14 @@ pub struct Plan<'p> {
     process: &'p Process,
     /// First 8 hex digits of the object's SHA-256.
     pub id: String,
+    /// One for each program of the object, never none; the first is the leader.
+    pub sites: Vec<SitePlan>,
+    arena: Option<ArenaContent>,
+}
+
+/// What is known of one site.
+#[derive(Debug)]
+pub struct SitePlan {
     /// The place.
     pub site: PatchSite,
     /// The instructions that make room.
@@ -147,30 +178,69 @@ pub struct Plan<'p> {
     pub compiled: CompiledPatch,
     /// Addresses of the application's functions that it calls.
     pub externs: Vec<Avma>,
-    /// What the record will say.
+    /// What its record will say.
     pub info: PatchInfo,
     /// Findings of the verifier that refuse nothing.
     pub warnings: Vec<(Pc, String)>,
     /// Most instructions that one call executes.
     pub max_steps: u64,
     vectors: VectorState,
-    arena: Option<ArenaContent>,
 }
 
-/// Does everything that can be done without touching the target.
+/// Does everything that can be done without touching the target, for all programs of the object: if one is refused, all are.
 ///
 /// # Errors
 /// See [`ApplyError`].
 pub fn plan<'p>(process: &'p Process, request: &ApplyRequest<'_>) -> Result<Plan<'p>, ApplyError> {
     let object = request.object;
-    let [program] = object.programs() else {
-        return Err(ApplyError::Several {
-            count: object.programs().len(),
-        });
-    };
-    let verified = program::verified(object, program, &request.policy)?;
-    let query = query::query(program, object.build_ids(), &request.operator)?;
+    let count = object.programs().len();
+    if count > 1 && (request.operator.function.is_some() || request.operator.address.is_some()) {
+        return Err(ApplyError::OverrideOfSeveral { count });
+    }
+    if count > MAX_SITES {
+        return Err(ApplyError::TooManySites { count });
+    }
+    let verified = program::all_verified(object, &request.policy)?;
     let target = TargetImage::snapshot(process)?;
+    let mut sites: Vec<SitePlan> = Vec::new();
+    for (program, verified) in object.programs().iter().zip(&verified) {
+        let mut site = plan_site(process, request, &target, program, verified)?;
+        let range = site.displaced.range();
+        if let Some(other) = sites
+            .iter()
+            .find(|other| other.displaced.range().overlaps(&range))
+        {
+            return Err(ApplyError::SitesOverlap {
+                first: other.info.site_name(),
+                second: site.info.site_name(),
+            });
+        }
+        if !sites.is_empty() {
+            // The leader's record names the variables.
+            site.info.globals.clear();
+            site.info.types = TypeTable::default();
+            site.info.events = None;
+        }
+        sites.push(site);
+    }
+    let window = sites.iter().map(|site| site.compiled.arena_window).max();
+    Ok(Plan {
+        process,
+        id: object.id(),
+        arena: arena_content(object.arena(), window.unwrap_or(0)),
+        sites,
+    })
+}
+
+fn plan_site(
+    process: &Process,
+    request: &ApplyRequest<'_>,
+    target: &TargetImage,
+    program: &ObjectProgram,
+    verified: &VerifiedProgram,
+) -> Result<SitePlan, ApplyError> {
+    let object = request.object;
+    let query = query::query(program, object.build_ids(), &request.operator)?;
     let site = target.resolve(process, &query)?;
     let named = query.function.clone();
     let info = info_of(request, program, &site, named, object.arena());
@@ -192,10 +262,11 @@ pub fn plan<'p>(process: &'p Process, request: &ApplyRequest<'_>) -> Result<Plan
         None if calls_out => return Err(ApplyError::NoXsave),
         None => VectorState::SSE,
     };
-    check_seccomp(process, &verified)?;
+    check_seccomp(process, verified)?;
+    let gated = object.programs().len() > 1;
     let compiled = upatch_jit::compile(
-        &verified,
-        &join::site_registers(&liveness, at_entry, vectors),
+        verified,
+        &join::site_registers(&liveness, at_entry, gated, vectors),
     );
     let externs = compiled
         .extern_names
@@ -206,66 +277,104 @@ pub fn plan<'p>(process: &'p Process, request: &ApplyRequest<'_>) -> Result<Plan
         // It is known not to throw, and in every module.
         .filter(|(name, _)| *name != "__errno_location")
         .map(|(name, at)| (name.clone(), *at));
-    unwinding::check(process, &target, called)??;
-    Ok(Plan {
-        process,
-        id: object.id(),
+    unwinding::check(process, target, called)??;
+    Ok(SitePlan {
         displaced,
         liveness,
         externs,
         info,
         warnings: verified.facts().warnings.clone(),
         max_steps: verified.facts().max_steps,
-        arena: arena_content(object.arena(), compiled.arena_window),
         compiled,
         vectors,
         site,
     })
 }
 
+impl SitePlan {
+    /// The image for given addresses, checked.
+    fn build(
+        &self,
+        template: &TrampolineTemplate,
+        placement: &Placement,
+    ) -> Result<CheckedImage, BuildError> {
+        let image = template.place(placement.image, &join::bindings(placement, &self.externs))?;
+        let policy = join::policy(
+            &self.compiled,
+            &self.liveness,
+            self.vectors,
+            placement,
+            &self.externs,
+        );
+        check(&image, &policy).map_err(|failure| BuildError::Never(Box::new(failure)))
+    }
+}
+
 impl Plan<'_> {
-    /// Prepares image and arena in the target, stops it, pokes, and lets it run.
+    /// The first site.
+    #[must_use]
+    pub fn first(&self) -> &SitePlan {
+        // SANITY: an object has at least one program, and each became a site.
+        self.sites.first().expect("a plan without sites")
+    }
+
+    /// Prepares images and arena in the target, stops it, pokes, and lets it run.
     ///
     /// # Errors
     /// See [`ApplyError`]; the target runs unpatched then.
     pub fn carry_out(self) -> Result<Applied, ApplyError> {
-        let template = TrampolineTemplate::new(join::fragment(&self.compiled), self.displaced);
-        let build = |placement: &Placement| {
-            let image =
-                template.place(placement.image, &join::bindings(placement, &self.externs))?;
-            let policy = join::policy(
-                &self.compiled,
-                &self.liveness,
-                self.vectors,
-                placement,
-                &self.externs,
-            );
-            check(&image, &policy).map_err(|failure| BuildError::Never(Box::new(failure)))
-        };
-        // SANITY: strings, numbers and lists of them serialise.
-        let info = serde_json::to_value(&self.info).expect("the record's information serialises");
+        let several = self.sites.len() > 1;
+        type Build<'b> = Box<dyn Fn(&Placement) -> Result<CheckedImage, BuildError> + 'b>;
+        let templates: Vec<TrampolineTemplate> = self
+            .sites
+            .iter()
+            .map(|site| {
+                TrampolineTemplate::new(join::fragment(&site.compiled), site.displaced.clone())
+            })
+            .collect();
+        let builds: Vec<Build<'_>> = std::iter::zip(&self.sites, &templates)
+            .map(|(site, template)| -> Build<'_> {
+                Box::new(|placement| site.build(template, placement))
+            })
+            .collect();
+        let mut sites = Vec::new();
+        for (index, site) in self.sites.iter().enumerate() {
+            let gate = if several && index == 0 {
+                private::GUARDS
+            } else {
+                0
+            };
+            sites.push(SiteRequest {
+                site: site.site.avma(),
+                max_len: templates[index].max_len() as u64,
+                private_len: site.compiled.private_bytes.max(gate),
+                build: &*builds[index],
+                // SANITY: strings, numbers and lists of them serialise.
+                info: serde_json::to_value(&site.info)
+                    .expect("the record's information serialises"),
+            });
+        }
         let arena = self
             .arena
             .map(|arena| Arena::memfd(&self.id, arena.len, &arena.initial, None))
             .transpose()?;
-        let prepared = patching::prepare(
-            self.process,
-            &Request {
-                id: self.id,
-                site: self.site.avma(),
-                max_len: template.max_len() as u64,
-                private_len: self.compiled.private_bytes,
-                arena: arena.as_ref(),
-                build: &build,
-                info,
-            },
-        )?;
-        seed_private(self.process, prepared.record(), self.compiled.private_bytes)?;
-        // The file may have been replaced, or a probe may have come, while all this was done.
-        if let Err(changed) = self.site.compare_memory(self.process) {
-            // What is prepared is found and removed later if it can't be now.
-            let _ = prepared.discard();
-            return Err(changed.into());
+        let request = Request {
+            id: self.id,
+            sites,
+            gate: private::GATE,
+            arena: arena.as_ref(),
+        };
+        let prepared = patching::prepare(self.process, &request)?;
+        for (site, record) in self.sites.iter().zip(prepared.records()) {
+            seed_private(self.process, record, site.compiled.private_bytes)?;
+        }
+        // A file may have been replaced, or a probe may have come, while all this was done.
+        for site in &self.sites {
+            if let Err(changed) = site.site.compare_memory(self.process) {
+                // What is prepared is found and removed later if it can't be now.
+                let _ = prepared.discard();
+                return Err(changed.into());
+            }
         }
         Ok(patching::apply(prepared)?)
     }
@@ -274,17 +383,30 @@ impl Plan<'_> {
 /// A patch of ours at the place would look like foreign bytes further on; say what it is.
 fn refuse_if_ours(process: &Process, site: &PatchSite) -> Result<(), ApplyError> {
     let inventory = patching::inspect(process)?;
-    let there = |found: &&patching::Found| {
-        found.state == patching::FoundState::Applied
-            && found.plan().is_some_and(|plan| plan.at == site.avma())
-    };
-    match inventory.found.iter().find(there) {
-        Some(found) => Err(ApplyError::Prepare(PrepareError::AlreadyPatched {
-            id: found.id.clone(),
-            site: site.avma(),
-        })),
-        None => Ok(()),
+    for found in &inventory.found {
+        if !found.plans().any(|plan| plan.at == site.avma()) {
+            continue;
+        }
+        match found.state {
+            FoundState::Applied => {
+                return Err(ApplyError::Prepare(PrepareError::AlreadyPatched {
+                    id: found.id.clone(),
+                    site: site.avma(),
+                }));
+            }
+            FoundState::Interrupted => {
+                return Err(ApplyError::Interrupted {
+                    id: found.id.clone(),
+                });
+            }
+            FoundState::Leftover
+            | FoundState::Retired
+            | FoundState::Contested { .. }
+            | FoundState::Incomplete
+            | FoundState::Damaged(_) => {}
+        }
     }
+    Ok(())
 }
 
 /// Filters belong to threads: any of them may reach the patch.

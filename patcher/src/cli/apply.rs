@@ -6,8 +6,9 @@ use upatch_verifier::Policy;
 use super::args::ApplyArgs;
 use super::{Failure, Report, files, rules, target};
 use crate::apply::query::Override;
-use crate::apply::{ApplyError, ApplyRequest, Plan, plan, stops_in_words};
+use crate::apply::{ApplyError, ApplyRequest, Plan, SitePlan, plan, stops_in_words};
 use crate::patching::PrepareError;
+use crate::revert::finish_interrupted;
 use crate::rules::set_initial;
 
 pub(super) fn run(args: &ApplyArgs) -> Result<Report, Failure> {
@@ -31,100 +32,153 @@ pub(super) fn run(args: &ApplyArgs) -> Result<Report, Failure> {
     };
     let place = |failure: Failure| failure.at(target::place(args.pid));
     let failed = |error: ApplyError| {
-        let mut again = None;
-        if let ApplyError::Prepare(PrepareError::AlreadyPatched { id, .. }) = &error {
-            again = Some(format!(
-                "revert it first: upatch revert --pid {} --patch {id}",
-                args.pid
-            ));
-        }
+        let pid = args.pid;
+        let own_hint = match &error {
+            ApplyError::Prepare(PrepareError::AlreadyPatched { id, .. }) => Some(format!(
+                "revert it first: upatch revert --pid {pid} --patch {id}"
+            )),
+            ApplyError::Interrupted { id } => Some(format!(
+                "an apply takes it off first, or: upatch revert --pid {pid} --patch {id}"
+            )),
+            _ => None,
+        };
         let mut failure = place(error.into());
-        failure.hint = again.or(failure.hint);
+        failure.hint = own_hint.or(failure.hint);
         failure
+    };
+    let finished = if args.dry_run {
+        Vec::new()
+    } else {
+        finish_interrupted(&process).map_err(|error| place(error.into()))?
     };
     let plan = plan(&process, &request).map_err(failed)?;
     let mut json = described(args.pid, &plan);
+    json["finished"] = finished.clone().into();
     if !rules.is_empty() {
         json["rules"] = rules::to_json(&rules);
     }
-    let head = format!(
-        "{} ({}) in {}, build-id {}",
-        plan.info.site_name(),
-        plan.site.avma(),
-        plan.info.module,
-        plan.info.build_id
-    );
+    let head = head(&plan);
     let warnings: String = plan
-        .warnings
+        .sites
         .iter()
+        .flat_map(|site| &site.warnings)
         .map(|(_, warning)| format!("  warning: {warning}\n"))
         .collect();
     let set = rules::in_words(&rules);
     if args.dry_run {
-        let text = format!("would patch {head}\n{set}{warnings}{}", explained(&plan));
+        let explained: String = plan.sites.iter().map(explained).collect();
+        let text = format!(
+            "would patch {head}{set}{warnings}{explained}{}",
+            arena(&plan)
+        );
         json["dry_run"] = true.into();
         return Ok(Report { text, json });
     }
     let id = plan.id.clone();
     let applied = plan.carry_out().map_err(failed)?;
-    json["image"] = applied.plan.image.start.to_string().into();
+    for (index, (poked, _)) in applied.sites.iter().enumerate() {
+        json["sites"][index]["image"] = poked.image.start.to_string().into();
+    }
+    json["image"] = json["sites"][0]["image"].clone();
     json["arena"] = applied
-        .record
-        .arena
-        .map_or(Value::Null, |arena| arena.range().start.to_string().into());
+        .arena()
+        .map_or(Value::Null, |arena| arena.start.to_string().into());
     json["stops"] = applied.figures.stops.into();
     json["longest_stop_us"] = json!(applied.figures.longest_stop.as_secs_f64() * 1e6);
     json["tasks"] = applied.figures.tasks.into();
     json["moved"] = applied.figures.moved.into();
+    let finished: String = finished
+        .iter()
+        .map(|id| {
+            format!("  took off patch {id}, which an interrupted upatch had left half applied\n")
+        })
+        .collect();
     let text = format!(
-        "patch {id} applied to process {}: {head}\n{set}  {}\n{warnings}",
+        "patch {id} applied to process {}: {head}{set}  {}\n{finished}{warnings}",
         args.pid,
         stops_in_words(&applied.figures)
     );
     Ok(Report { text, json })
 }
 
+/// Where the patch goes: in the first line if there is one site, else a line each.
+fn head(plan: &Plan<'_>) -> String {
+    let one = |site: &SitePlan| {
+        format!(
+            "{} ({}) in {}, build-id {}\n",
+            site.info.site_name(),
+            site.site.avma(),
+            site.info.module,
+            site.info.build_id
+        )
+    };
+    if let [site] = &*plan.sites {
+        return one(site);
+    }
+    let sites = plan.sites.iter();
+    let lines: String = sites.map(|site| format!("    {}", one(site))).collect();
+    format!("{} sites at once\n{lines}", plan.sites.len())
+}
+
 fn described(pid: i32, plan: &Plan<'_>) -> Value {
+    let first = plan.first();
+    let warnings = plan.sites.iter().flat_map(|site| &site.warnings);
     json!({
         "ok": true,
         "pid": pid,
         "id": plan.id,
-        "object": plan.info.object,
-        "module": plan.info.module,
-        "build_id": plan.info.build_id,
-        "function": plan.info.site_name(),
-        "site": plan.site.avma().to_string(),
-        "max_steps": plan.max_steps,
-        "code_bytes": plan.compiled.bytes.len(),
-        "warnings": plan.warnings.iter().map(|(_, warning)| warning).collect::<Vec<_>>(),
+        "object": first.info.object,
+        "module": first.info.module,
+        "build_id": first.info.build_id,
+        "function": first.info.site_name(),
+        "site": first.site.avma().to_string(),
+        "max_steps": first.max_steps,
+        "code_bytes": first.compiled.bytes.len(),
+        "sites": plan.sites.iter().map(site_json).collect::<Vec<_>>(),
+        "warnings": warnings.map(|(_, warning)| warning).collect::<Vec<_>>(),
+    })
+}
+
+fn site_json(site: &SitePlan) -> Value {
+    json!({
+        "module": site.info.module,
+        "build_id": site.info.build_id,
+        "function": site.info.site_name(),
+        "site": site.site.avma().to_string(),
+        "max_steps": site.max_steps,
+        "code_bytes": site.compiled.bytes.len(),
     })
 }
 
 /// What `--dry-run` tells beyond the place: displaced instructions, registers, size.
-fn explained(plan: &Plan<'_>) -> String {
-    let mut text = "  displaced instructions:\n".to_owned();
-    for (at, bytes, insn) in plan.displaced.listing() {
+fn explained(site: &SitePlan) -> String {
+    let mut text = format!("  {}\n  displaced instructions:\n", site.info.site_name());
+    for (at, bytes, insn) in site.displaced.listing() {
         let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         text += &format!("    {at}  {:<32} {insn}\n", hex.join(" "));
     }
     text += "  scratch registers at this place:\n";
-    for decision in &plan.liveness.decisions {
+    for decision in &site.liveness.decisions {
         text += &format!("    {decision}\n");
     }
     text += &format!(
         "  machine code: {} bytes; stack: {} bytes; at most {} instructions of BPF a call\n",
-        plan.compiled.bytes.len(),
-        plan.compiled.stack_bytes,
-        plan.max_steps
+        site.compiled.bytes.len(),
+        site.compiled.stack_bytes,
+        site.max_steps
     );
-    if plan.compiled.arena_window > 0 {
-        text += &format!(
-            "  arena: {} bytes, shared with forked children\n",
-            plan.compiled.arena_window
-        );
-    }
-    for (name, at) in plan.compiled.extern_names.iter().zip(&plan.externs) {
+    for (name, at) in site.compiled.extern_names.iter().zip(&site.externs) {
         text += &format!("  calls {name} at {at}\n");
     }
     text
+}
+
+fn arena(plan: &Plan<'_>) -> String {
+    let window = plan.sites.iter().map(|site| site.compiled.arena_window);
+    match window.max() {
+        Some(bytes) if bytes > 0 => {
+            format!("  arena: {bytes} bytes, shared with forked children\n")
+        }
+        Some(_) | None => String::new(),
+    }
 }

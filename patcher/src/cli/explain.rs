@@ -142,7 +142,14 @@ impl From<ApplyError> for Failure {
             ApplyError::Process(error) => error.into(),
             ApplyError::Snapshot(error) => error.into(),
             ApplyError::Resolve(error) => error.into(),
-            ApplyError::Several { .. } => Self::new(Exit::Object, message).hint("build one object for each function"),
+            ApplyError::OverrideOfSeveral { .. } => Self::new(Exit::Usage, message)
+                .hint("name the places in the sections: SEC(\"upatch/MODULE:FUNCTION\")"),
+            ApplyError::TooManySites { .. } => Self::new(Exit::Object, message).hint("make several objects of it"),
+            ApplyError::SitesOverlap { .. } => {
+                Self::new(Exit::Refused, message).hint("merge the two programs, or patch a place further away")
+            }
+            ApplyError::Interrupted { id } => Self::new(Exit::Refused, message)
+                .hint(format!("take it off: upatch revert --pid PID --patch {id}")),
             ApplyError::WrongKind { .. } => Self::new(Exit::Refused, message)
                 .hint("write +OFFSET in the section for a place inside a function, and none for its entry"),
             ApplyError::Undisplaceable { .. } => {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::args::RevertArgs;
-use super::status::{identity, place_of};
+use super::status::{identity, other_places, place_of};
 use super::telemetry::{add_values, values_in_words};
 use super::{Exit, Failure, Report, target};
 use crate::apply::stops_in_words;
@@ -57,9 +57,10 @@ pub(super) fn run(args: &RevertArgs) -> Result<Report, Failure> {
                 json["detail"] = why.clone().into();
                 add_values(&mut json, &last);
                 text += &format!(
-                    "{}  reverted  {}\n{}",
+                    "{}  reverted  {}\n{}{}",
                     found.id,
                     place_of(&last),
+                    other_places(&last),
                     values_in_words(&last)
                 );
                 text += &format!("  the image stays mapped: {why}\n");
@@ -92,9 +93,10 @@ pub(super) fn run(args: &RevertArgs) -> Result<Report, Failure> {
         json["stops"] = done.reverted.figures.stops.into();
         json["longest_stop_us"] = json!(done.reverted.figures.longest_stop.as_secs_f64() * 1e6);
         text += &format!(
-            "{}  reverted  {}\n{}",
+            "{}  reverted  {}\n{}{}",
             found.id,
             place_of(&done.last),
+            other_places(&done.last),
             values_in_words(&done.last)
         );
         if done.reverted.figures.stops > 0 {

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::args::PidArgs;
 use super::{Failure, Report, target};
+use crate::apply::info::PatchInfo;
 use crate::patching::{Found, FoundState, inspect};
 use crate::telemetry::{Reading, read};
 
@@ -24,7 +25,7 @@ pub(super) fn run(args: &PidArgs) -> Result<Report, Failure> {
             .plan()
             .map_or(Value::Null, |plan| plan.at.to_string().into());
         json["image"] = found
-            .code
+            .code()
             .map_or(Value::Null, |code| code.start.to_string().into());
         json["arena"] = found
             .arena()
@@ -35,6 +36,7 @@ pub(super) fn run(args: &PidArgs) -> Result<Report, Failure> {
             state_word(&found.state),
             place_of(&reading)
         );
+        text += &other_places(&reading);
         if let Some(why) = state_detail(&found.state) {
             text += &format!("          {why}\n");
         }
@@ -72,6 +74,17 @@ pub(super) fn identity(found: &Found, reading: &Reading) -> Value {
         "module": info.map(|info| &info.module),
         "function": info.map(|info| info.site_name()),
     });
+    let infos = info.into_iter().chain(&reading.others);
+    let sites = infos.zip(&found.regions).map(|(info, region)| {
+        json!({
+            "module": info.module,
+            "build_id": info.build_id,
+            "function": info.site_name(),
+            "site": region.plan().map(|plan| plan.at.to_string()),
+            "image": region.code.map(|code| code.start.to_string()),
+        })
+    });
+    json["sites"] = sites.collect();
     if let Some(hits) = reading.hits {
         json["hits"] = hits.into();
     }
@@ -89,10 +102,18 @@ pub(super) fn place_of(reading: &Reading) -> String {
     }
 }
 
+/// The sites behind the first one, a line each.
+pub(super) fn other_places(reading: &Reading) -> String {
+    let line =
+        |info: &PatchInfo| format!("          and {} in {}\n", info.site_name(), info.module);
+    reading.others.iter().map(line).collect()
+}
+
 const fn state_word(state: &FoundState) -> &'static str {
     match state {
         FoundState::Applied => "applied",
         FoundState::Leftover => "leftover",
+        FoundState::Interrupted => "interrupted",
         FoundState::Retired => "retired",
         FoundState::Contested { .. } => "contested",
         FoundState::Incomplete => "incomplete",
@@ -104,10 +125,11 @@ fn state_detail(state: &FoundState) -> Option<String> {
     match state {
         FoundState::Applied => None,
         FoundState::Leftover => Some("never applied, or reverted by an upatch that was interrupted; removed by the next apply or revert".to_owned()),
+        FoundState::Interrupted => Some("some of its sites jump, its gate is closed: it changes nothing; taken off by the next apply or revert".to_owned()),
         FoundState::Retired => Some("reverted; the image stays mapped because a suspended context may return into it".to_owned()),
         FoundState::Contested { found } => {
             let hex: Vec<String> = found.iter().map(|byte| format!("{byte:02x}")).collect();
-            Some(format!("the site holds {}, neither ours nor the original", hex.join(" ")))
+            Some(format!("the site holds {}, which isn't ours", hex.join(" ")))
         }
         FoundState::Incomplete => Some("an interrupted upatch left it; removed by the next apply or revert".to_owned()),
         FoundState::Damaged(why) => Some(why.clone()),

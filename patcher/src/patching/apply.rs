@@ -67,12 +67,19 @@ impl PokeFigures {
 /// A patch that is live.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Applied {
-    /// What was poked.
-    pub plan: PokePlan,
-    /// Its record in the target.
-    pub record: Record,
+    /// Per site what was poked, and its record in the target; never none.
+    pub sites: Vec<(PokePlan, Record)>,
     /// What it took.
     pub figures: PokeFigures,
+}
+
+impl Applied {
+    /// The shared memory, if any.
+    #[must_use]
+    pub fn arena(&self) -> Option<AvmaRange> {
+        let mut records = self.sites.iter().map(|(_, record)| record);
+        records.find_map(|record| Some(record.arena?.range()))
+    }
 }
 
 /// Why a prepared patch is not live. The target runs unpatched.
@@ -119,7 +126,7 @@ impl Chores {
 
     /// Acts on the survey: erases stubs, keeps only what nobody is in.
     pub(super) fn surveyed(&mut self, process: &Process, uses: &[RangeUse], complete: bool) {
-        let (stubs, regions) = uses.split_at(self.stubs.len().min(uses.len()));
+        let (stubs, mut codes) = uses.split_at(self.stubs.len().min(uses.len()));
         for (place, used) in self.stubs.iter().zip(stubs) {
             if used.is_unused() && complete {
                 // Zeros in place of zeros that were there before; if it fails the stub stays, and does no harm.
@@ -127,10 +134,12 @@ impl Chores {
             }
         }
         self.stubs.clear();
-        let mut unused = regions.iter().map(|used| used.is_unused() && complete);
-        self.rubbish
-            .regions
-            .retain(|_| unused.next().unwrap_or(false));
+        // All sites of a patch or none: each of its images reads the gate that lies beside the first one.
+        self.rubbish.regions.retain(|found| {
+            let (own, others) = codes.split_at(found.regions.len().min(codes.len()));
+            codes = others;
+            own.len() == found.regions.len() && own.iter().all(RangeUse::is_unused) && complete
+        });
     }
 
     /// One more region, of which a survey has shown that nobody is inside.
@@ -166,16 +175,14 @@ pub fn apply(mut prepared: Prepared<'_>) -> Result<Applied, ApplyError> {
     let process = prepared.process;
     let mut chores = Chores::new(process, std::mem::take(&mut prepared.leftovers));
     let mut figures = prepared.figures;
-    let calls = prepared.record.calls_application;
-    match poke_in(process, &prepared.plan, calls, &mut chores, &mut figures) {
+    match poke_in(process, &prepared, &mut chores, &mut figures) {
         Ok(()) => {
             // The patch is live; rubbish that can't be removed now is removed another time.
             if let Ok(Some(stop)) = chores.finish(process) {
                 figures.add_stop(&stop);
             }
             Ok(Applied {
-                plan: prepared.plan,
-                record: prepared.record,
+                sites: prepared.sites,
                 figures,
             })
         }
@@ -190,11 +197,17 @@ pub fn apply(mut prepared: Prepared<'_>) -> Result<Applied, ApplyError> {
 
 fn poke_in(
     process: &Process,
-    plan: &PokePlan,
-    calls_application: bool,
+    prepared: &Prepared<'_>,
     chores: &mut Chores,
     figures: &mut PokeFigures,
 ) -> Result<(), ApplyError> {
+    let plans: Vec<PokePlan> = prepared
+        .sites
+        .iter()
+        .map(|(plan, _)| plan.clone())
+        .collect();
+    let mut records = prepared.sites.iter().map(|(_, record)| record);
+    let calls_application = records.any(|record| record.calls_application);
     for attempt in 1.. {
         let tried = Tracer::session(|tracer| -> Result<Option<Box<Busy>>, ApplyError> {
             let mut stopped = StoppedProcess::stop(tracer, process)?;
@@ -204,13 +217,14 @@ fn poke_in(
             if let Some(task) = unable {
                 return Err(ApplyError::NoThreadPointer { tid: task.tid });
             }
-            let mut ranges = vec![interior(plan)];
+            let mut ranges: Vec<AvmaRange> = plans.iter().map(interior).collect();
             ranges.extend(chores.ranges());
             let (uses, complete) = survey(&mut stopped, &ranges);
-            chores.surveyed(process, &uses[1..], complete);
-            let result = match stopped.quiesce_surveyed(plan.clone(), &uses[0]) {
+            let (own, others) = uses.split_at(plans.len());
+            chores.surveyed(process, others, complete);
+            let result = match stopped.quiesce_surveyed(&plans, prepared.gate, own) {
                 Err(busy) => {
-                    figures.add_use(&uses[0]);
+                    own.iter().for_each(|used| figures.add_use(used));
                     Ok(Some(busy))
                 }
                 Ok(quiescent) => text_poke(quiescent).map(|poked| {

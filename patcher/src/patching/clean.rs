@@ -36,6 +36,7 @@ impl Rubbish {
         let left = |found: &&Found| match found.state {
             FoundState::Leftover | FoundState::Incomplete => true,
             FoundState::Applied
+            | FoundState::Interrupted
             | FoundState::Retired
             | FoundState::Contested { .. }
             | FoundState::Damaged(_) => false,
@@ -59,30 +60,38 @@ impl Rubbish {
     /// The executable ranges that must be unused before the regions may go; a region without code has an empty one.
     pub(super) fn code_ranges(&self) -> Vec<AvmaRange> {
         let nothing = AvmaRange::new(Avma(0), 0);
-        self.regions
-            .iter()
-            .map(|found| found.code.unwrap_or(nothing))
+        let regions = self.regions.iter().flat_map(|found| &found.regions);
+        regions
+            .map(|region| region.code.unwrap_or(nothing))
             .collect()
     }
 }
 
 /// Does the image's frame perhaps outlive what a stack scan can see?
 pub(super) fn must_retire(found: &Found) -> bool {
-    found
-        .record
-        .as_ref()
-        .is_some_and(|record| record.calls_application)
+    let mut records = found
+        .regions
+        .iter()
+        .filter_map(|region| region.record.as_ref());
+    records.any(|record| record.calls_application)
 }
 
 /// Marks a reverted region as kept.
 pub(super) fn retire(process: &Process, found: &Found) -> Result<(), MemoryError> {
-    match found.record_at {
-        Some(at) => process.memory().write(
-            at.start.plus(STATE_OFFSET),
-            &RecordState::Retired.word().to_le_bytes(),
-        ),
-        None => Ok(()),
+    mark(process, found, RecordState::Retired)
+}
+
+/// Says in the records of all sites what has become of the patch.
+pub(super) fn mark(
+    process: &Process,
+    found: &Found,
+    state: RecordState,
+) -> Result<(), MemoryError> {
+    for at in found.regions.iter().filter_map(|region| region.record_at) {
+        let place = at.start.plus(STATE_OFFSET);
+        process.memory().write(place, &state.word().to_le_bytes())?;
     }
+    Ok(())
 }
 
 /// Takes the rubbish away with one borrowed thread; tells if everybody else had to be stopped for it.
@@ -125,19 +134,19 @@ pub(super) fn clean_with(held: &mut HeldThread<'_>, rubbish: &Rubbish) -> Result
         }
     }
     for found in &rubbish.regions {
-        // The record first: a region without one is known to be unused. The arena last: without region it is orphaned.
-        if let Some(record) = found.record_at {
-            held.unmap(record)?;
-            reach(FailPoint::PartlyUnmapped);
+        // The leader last, which holds the gate. In each region the record first: one without is known to be unused. The arena
+        // at the very end: without region it is orphaned.
+        for region in found.regions.iter().rev() {
+            if let Some(record) = region.record_at {
+                held.unmap(record)?;
+                reach(FailPoint::PartlyUnmapped);
+            }
+            let rest = region.ranges.iter();
+            for &range in rest.filter(|&&range| Some(range) != region.record_at) {
+                held.unmap(range)?;
+            }
+            reach(FailPoint::ImageUnmapped);
         }
-        for &range in found
-            .ranges
-            .iter()
-            .filter(|&&range| Some(range) != found.record_at)
-        {
-            held.unmap(range)?;
-        }
-        reach(FailPoint::ImageUnmapped);
         if let Some(arena) = found.arena() {
             held.unmap(arena)?;
         }

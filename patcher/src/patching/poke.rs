@@ -1,13 +1,14 @@
-//! The text poke: one write of a few bytes within one page, between a comparison and a comparison.
+//! The text poke: one write of a few bytes within one page, between a comparison and a comparison; for several sites one
+//! after the other, behind a closed gate.
 
 use std::fmt;
 
 use upatch_trampolines::{Avma, PokePlan};
 
-use super::quiesce::{Direction, Quiescent};
+use super::quiesce::{Direction, Part, Quiescent};
 use super::record::to_hex;
 use crate::process::failpoint::{FailPoint, reach};
-use crate::process::{MemoryError, StopError};
+use crate::process::{MemoryError, StopError, StoppedProcess};
 
 /// Bytes, shown as hex digits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,20 +66,22 @@ fn hint(found: &Bytes) -> &'static str {
     }
 }
 
-/// A poke that was done.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Pokes that were done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub struct Poked {
-    /// What was done.
-    pub plan: PokePlan,
     /// Tasks that were moved.
     pub moved: usize,
 }
 
-/// Carries the plan out. Consumes the proof, so that it is used once; the process is still stopped afterwards.
+/// Carries the plans out: all of them, or none. Consumes the proof, so that it is used once; the process is still stopped
+/// afterwards.
+///
+/// With a gate, the sites are poked while it is closed, and one store opens it; taking back closes it first, and passes
+/// over sites that hold the original bytes already.
 ///
 /// # Errors
-/// See [`PokeError`].
+/// See [`PokeError`]. Taking several back may break off in the middle: the gate is closed then, so that nothing is changed.
 ///
 /// ```compile_fail,E0308
 /// fn without_proof(plan: upatch_trampolines::PokePlan) {
@@ -88,11 +91,50 @@ pub struct Poked {
 pub fn text_poke(quiescent: Quiescent<'_, '_>) -> Result<Poked, PokeError> {
     let Quiescent {
         stopped,
-        plan,
-        moves,
+        mut parts,
+        gate,
         direction,
     } = quiescent;
-    let memory = stopped.memory();
+    // Looked at before anything is written.
+    let mut wanted = Vec::new();
+    for part in &parts {
+        wanted.push(is_wanted(
+            stopped,
+            &part.plan,
+            gate.is_some() && direction == Direction::Leave,
+        )?);
+    }
+    let mut wanted = wanted.into_iter();
+    parts.retain(|_| wanted.next().unwrap_or(true));
+    if let (Some(gate), Direction::Leave) = (gate, direction) {
+        set_gate(stopped, gate, 0)?;
+        reach(FailPoint::GateClosed);
+    }
+    for (done, part) in parts.iter().enumerate() {
+        if let Err(error) = poke_one(stopped, part, direction) {
+            take_back(stopped, &parts[..done], direction)?;
+            return Err(error);
+        }
+        reach(FailPoint::Poked);
+    }
+    if let (Some(gate), Direction::Enter) = (gate, direction) {
+        if let Err(error) = set_gate(stopped, gate, 1) {
+            take_back(stopped, &parts, direction)?;
+            return Err(error);
+        }
+        reach(FailPoint::GateOpened);
+    }
+    Ok(Poked {
+        moved: parts.iter().map(|part| part.moves.len()).sum(),
+    })
+}
+
+/// Is this one write, of bytes that are as planned? False if it is done already, where that may be.
+fn is_wanted(
+    stopped: &StoppedProcess<'_>,
+    plan: &PokePlan,
+    may_be_done: bool,
+) -> Result<bool, PokeError> {
     let len = plan.new.len();
     let in_page = (plan.at.0 % 4096)
         .checked_add(len as u64)
@@ -100,15 +142,41 @@ pub fn text_poke(quiescent: Quiescent<'_, '_>) -> Result<Poked, PokeError> {
     if len == 0 || plan.old.len() != len || !in_page {
         return Err(PokeError::NotOneWrite { at: plan.at, len });
     }
-    let found = memory.read_vec(plan.at, len)?;
-    if found != plan.old {
-        let expected = Bytes(plan.old);
-        return Err(PokeError::Differs {
-            at: plan.at,
-            expected,
+    let found = stopped.memory().read_vec(plan.at, len)?;
+    if found == plan.old {
+        return Ok(true);
+    }
+    if may_be_done && found == plan.new {
+        return Ok(false);
+    }
+    Err(PokeError::Differs {
+        at: plan.at,
+        expected: Bytes(plan.old.clone()),
+        found: Bytes(found),
+    })
+}
+
+/// The one store that makes a patch with several sites live, or not.
+fn set_gate(stopped: &StoppedProcess<'_>, gate: Avma, value: u8) -> Result<(), PokeError> {
+    let memory = stopped.memory();
+    memory.write(gate, &[value])?;
+    let found = memory.read_vec(gate, 1)?;
+    if found != [value] {
+        return Err(PokeError::Lost {
+            at: gate,
             found: Bytes(found),
         });
     }
+    Ok(())
+}
+
+fn poke_one(
+    stopped: &mut StoppedProcess<'_>,
+    part: &Part,
+    direction: Direction,
+) -> Result<(), PokeError> {
+    let Part { plan, moves } = part;
+    let memory = stopped.memory();
     if direction == Direction::Enter {
         // Killed from here on, we leave them in the copies, which are right with or without the jump.
         for (done, step) in moves.iter().enumerate() {
@@ -124,27 +192,50 @@ pub fn text_poke(quiescent: Quiescent<'_, '_>) -> Result<Poked, PokeError> {
     reach(FailPoint::IpsMoved);
     if let Err(error) = memory.write(plan.at, &plan.new) {
         if direction == Direction::Enter {
-            for step in &moves {
+            for step in moves {
                 let _ = stopped.move_ip(step.tid, step.from);
             }
         }
         return Err(error.into());
     }
     if direction == Direction::Leave {
-        for step in &moves {
+        for step in moves {
             stopped.move_ip(step.tid, step.to)?;
         }
     }
-    let found = memory.read_vec(plan.at, len)?;
-    if found != plan.new {
-        return Err(PokeError::Lost {
-            at: plan.at,
-            found: Bytes(found),
-        });
+    is_there(stopped, plan.at, &plan.new)
+}
+
+/// Undoes what was done before a later site failed. Sites that were being taken back stay as they are: the gate is closed.
+fn take_back(
+    stopped: &mut StoppedProcess<'_>,
+    done: &[Part],
+    direction: Direction,
+) -> Result<(), PokeError> {
+    if direction == Direction::Leave {
+        return Ok(());
     }
-    reach(FailPoint::Poked);
-    Ok(Poked {
-        plan,
-        moved: moves.len(),
+    for Part { plan, moves } in done.iter().rev() {
+        // Whether that worked is told by what is there afterwards.
+        let _ = stopped.memory().write(plan.at, &plan.old);
+        is_there(stopped, plan.at, &plan.old)?;
+        for step in moves {
+            // Who can't be moved back has died.
+            let _ = stopped.move_ip(step.tid, step.from);
+        }
+    }
+    Ok(())
+}
+
+fn is_there(stopped: &StoppedProcess<'_>, at: Avma, bytes: &[u8]) -> Result<(), PokeError> {
+    let mut found = vec![0; bytes.len()];
+    let len = stopped.memory().read_some(at, &mut found);
+    found.truncate(len);
+    if found == bytes {
+        return Ok(());
+    }
+    Err(PokeError::Lost {
+        at,
+        found: Bytes(found),
     })
 }

@@ -11,9 +11,9 @@ use super::apply::PokeFigures;
 use super::arena::Arena;
 use super::clean::{self, Rubbish};
 use super::gap::{self, PAGE};
-use super::record::{HEADER_LEN, Hex, Record, RecordState, STATE_OFFSET, Span, to_hex};
-use super::region::{self, Found, FoundState, Inventory, inspect};
-use super::request::{BuildError, Placement, PrepareError, Request};
+use super::record::{HEADER_LEN, Hex, Membership, Record, RecordState, Span, to_hex};
+use super::region::{self, Found, FoundState, Inventory, Region, inspect};
+use super::request::{BuildError, Placement, PrepareError, Request, SiteRequest};
 use crate::process::failpoint::{FailPoint, reach};
 use crate::process::handle::ProcessLock;
 use crate::process::maps::Maps;
@@ -31,9 +31,11 @@ use crate::process::{
 #[must_use]
 pub struct Prepared<'p> {
     pub(super) process: &'p Process,
-    pub(super) plan: PokePlan,
-    pub(super) record: Record,
-    /// A retired region that was taken up again.
+    /// Per site, the leader first.
+    pub(super) sites: Vec<(PokePlan, Record)>,
+    /// The gate byte, if there are several sites; closed.
+    pub(super) gate: Option<Avma>,
+    /// A retired patch that was taken up again.
     pub(super) reused: Option<Found>,
     pub(super) leftovers: Rubbish,
     /// If everybody had to be stopped already.
@@ -43,15 +45,13 @@ pub struct Prepared<'p> {
 
 impl Prepared<'_> {
     /// What will be poked.
-    #[must_use]
-    pub fn plan(&self) -> &PokePlan {
-        &self.plan
+    pub fn plans(&self) -> impl Iterator<Item = &PokePlan> {
+        self.sites.iter().map(|(plan, _)| plan)
     }
 
-    /// Its record.
-    #[must_use]
-    pub fn record(&self) -> &Record {
-        &self.record
+    /// The records, one for each site.
+    pub fn records(&self) -> impl Iterator<Item = &Record> {
+        self.sites.iter().map(|(_, record)| record)
     }
 
     /// Takes everything out of the target again.
@@ -63,7 +63,11 @@ impl Prepared<'_> {
             return Ok(clean::retire(self.process, found).map_err(HoldError::from)?);
         }
         let found = inspect(self.process).map_err(HoldError::from)?.found;
-        let own = |found: &Found| found.code == Some(self.record.code.range());
+        let codes: Vec<AvmaRange> = self.records().map(|record| record.code.range()).collect();
+        let own = |found: &Found| {
+            let mut regions = found.regions.iter();
+            regions.any(|region| region.code.is_some_and(|code| codes.contains(&code)))
+        };
         let regions = found.into_iter().filter(own).collect();
         clean::clean(
             self.process,
@@ -86,13 +90,15 @@ pub fn prepare<'p>(
 ) -> Result<Prepared<'p>, PrepareError> {
     let lock = process.lock()?;
     let inventory = inspect(process)?;
-    refuse_if_patched(&inventory, request.site)?;
+    for site in &request.sites {
+        refuse_if_patched(&inventory, site.site)?;
+    }
     let leftovers = Rubbish::candidates(&inventory);
-    if let Some((plan, record, found)) = take_up_retired(process, request, &inventory)? {
+    if let Some((sites, found)) = take_up_retired(process, request, &inventory)? {
         return Ok(Prepared {
             process,
-            plan,
-            record,
+            sites,
+            gate: found.gate(),
             reused: Some(found),
             leftovers,
             figures: PokeFigures::default(),
@@ -101,43 +107,50 @@ pub fn prepare<'p>(
     }
     check_sizes(process, request)?;
     for _ in 0..16 {
-        let Some((image, record)) = place(&process.maps()?, request)? else {
+        let Some(placed) = place(&process.maps()?, request)? else {
             continue;
         };
+        let records: Vec<&Record> = placed.iter().map(|(_, record)| record).collect();
         // Descriptors of a killed predecessor are closed by the way; its regions wait for a survey.
         let stray = Rubbish {
             descriptors: leftovers.descriptors.clone(),
             ..Rubbish::default()
         };
         let mut figures = PokeFigures::default();
-        match map_all(process, &request.id, request.arena, &record, &stray) {
+        match map_all(process, &request.id, request.arena, &records, &stray) {
             // Somebody was faster, with one of the two addresses.
             Err(error) if error.errno() == Some(libc::EEXIST) => continue,
             result => result?.iter().for_each(|stop| figures.add_stop(stop)),
         }
-        write_image(process, &image, &record)?;
-        let plan = image.poke_plan();
+        for (image, record) in &placed {
+            write_image(process, image, record)?;
+        }
+        let gate = records.first().and_then(|record| record.group);
+        let sites = placed.into_iter();
         return Ok(Prepared {
             process,
-            plan,
-            record,
+            gate: gate.map(|group| Avma(group.gate.0)),
+            sites: sites
+                .map(|(image, record)| (image.poke_plan(), record))
+                .collect(),
             reused: None,
             leftovers,
             figures,
             _lock: lock,
         });
     }
+    let first = request.sites.first();
     Err(PrepareError::NoGap {
-        site: request.site,
-        len: request.max_len,
+        site: first.map_or(Avma(0), |site| site.site),
+        len: first.map_or(0, |site| site.max_len),
     })
 }
 
 fn refuse_if_patched(inventory: &Inventory, site: Avma) -> Result<(), PrepareError> {
     let at_site = |found: &&Found| match found.state {
-        FoundState::Applied | FoundState::Contested { .. } => found
-            .plan()
-            .is_some_and(|plan| plan.displaced.contains(site) || plan.at == site),
+        FoundState::Applied | FoundState::Interrupted | FoundState::Contested { .. } => found
+            .plans()
+            .any(|plan| plan.displaced.contains(site) || plan.at == site),
         FoundState::Leftover
         | FoundState::Retired
         | FoundState::Incomplete
@@ -153,7 +166,9 @@ fn refuse_if_patched(inventory: &Inventory, site: Avma) -> Result<(), PrepareErr
 }
 
 fn check_sizes(process: &Process, request: &Request<'_>) -> Result<(), PrepareError> {
-    let image_len = request.max_len + request.private_len + (1 << 20);
+    let lens = request.sites.iter();
+    let longest = lens.map(|site| site.max_len + site.private_len).max();
+    let image_len = longest.unwrap_or(0) + (1 << 20);
     match file_size_limit(&process.read_text("limits")?) {
         Some(limit) if limit < image_len => Err(PrepareError::FileSizeLimit {
             limit,
@@ -163,11 +178,11 @@ fn check_sizes(process: &Process, request: &Request<'_>) -> Result<(), PrepareEr
     }
 }
 
-/// Chooses addresses and builds the image for them. `None`: try again with a fresh map.
+/// Chooses addresses and builds the images for them. `None`: try again with a fresh map.
 fn place(
     maps: &Maps,
     request: &Request<'_>,
-) -> Result<Option<(CheckedImage, Record)>, PrepareError> {
+) -> Result<Option<Vec<(CheckedImage, Record)>>, PrepareError> {
     let arena = match request.arena {
         None => AvmaRange::new(Avma(0), 0),
         Some(arena) => {
@@ -183,22 +198,53 @@ fn place(
             })?
         }
     };
-    let code_len = gap::pages(request.max_len.max(1));
-    let data_len = gap::pages(request.private_len);
+    let mut taken: Vec<AvmaRange> = Vec::new();
+    taken.extend((!arena.is_empty()).then_some(arena));
+    let mut placed: Vec<(CheckedImage, Record)> = Vec::new();
+    for index in 0..request.sites.len() {
+        let leader = placed.first().and_then(|(_, record)| record.group);
+        let free = maps.with(taken.iter().copied());
+        let Some((image, record)) = place_site(&free, request, index, leader, arena)? else {
+            return Ok(None);
+        };
+        taken.push(AvmaRange {
+            start: record.code.range().start,
+            end: record_range(&record).end,
+        });
+        placed.push((image, record));
+    }
+    Ok(Some(placed))
+}
+
+/// The same for one site; `leader` is what the first site's record says of the group.
+fn place_site(
+    maps: &Maps,
+    request: &Request<'_>,
+    index: usize,
+    leader: Option<Membership>,
+    arena: AvmaRange,
+) -> Result<Option<(CheckedImage, Record)>, PrepareError> {
+    let Some(site) = request.sites.get(index) else {
+        return Ok(None);
+    };
+    let code_len = gap::pages(site.max_len.max(1));
+    let data_len = gap::pages(site.private_len);
     // The record's length is known when the image is: most of it is the caller's information.
-    let record_room =
-        gap::pages(HEADER_LEN as u64 + 4096 + 2 * request.info.to_string().len() as u64);
+    let record_room = gap::pages(HEADER_LEN as u64 + 4096 + 2 * site.info.to_string().len() as u64);
     let mut elsewhere = None;
-    for at in gap::near(maps, request.site, code_len + data_len + record_room) {
-        let private = AvmaRange::new(at.plus(code_len), request.private_len);
-        match (request.build)(&Placement {
+    for at in gap::near(maps, site.site, code_len + data_len + record_room) {
+        let private = AvmaRange::new(at.plus(code_len), site.private_len);
+        let group = membership(request, index, leader, at, private);
+        match (site.build)(&Placement {
             image: at,
             arena,
             private,
+            gate: group.map(|group| Avma(group.gate.0)),
         }) {
             Ok(image) => {
-                check_image(request, &image, at)?;
-                let record = record_of(request, &image, code_len, data_len, arena);
+                check_image(site, &image, at)?;
+                let lens = (code_len, data_len);
+                let record = record_of(request, site, &image, lens, arena, group);
                 return Ok(
                     (record.encode(RecordState::Placed).len() as u64 <= record_room)
                         .then_some((image, record)),
@@ -211,18 +257,38 @@ fn place(
     Err(match elsewhere {
         Some(error) => PrepareError::Build(error),
         None => PrepareError::NoGap {
-            site: request.site,
-            len: request.max_len,
+            site: site.site,
+            len: site.max_len,
         },
     })
 }
 
-fn check_image(request: &Request<'_>, image: &CheckedImage, at: Avma) -> Result<(), PrepareError> {
+/// What the record of a site with its image at `at` says of the others; `None` if there are none.
+fn membership(
+    request: &Request<'_>,
+    index: usize,
+    leader: Option<Membership>,
+    at: Avma,
+    private: AvmaRange,
+) -> Option<Membership> {
+    let count = u32::try_from(request.sites.len()).unwrap_or(u32::MAX);
+    let index = u32::try_from(index).unwrap_or(u32::MAX);
+    (count > 1).then(|| Membership {
+        index,
+        count,
+        leader: leader.map_or(Hex(at.0), |leader| leader.leader),
+        gate: leader.map_or(Hex(private.start.plus(request.gate).0), |leader| {
+            leader.gate
+        }),
+    })
+}
+
+fn check_image(site: &SiteRequest<'_>, image: &CheckedImage, at: Avma) -> Result<(), PrepareError> {
     let plan = image.poke_plan();
-    if plan.at != request.site {
+    if plan.at != site.site {
         return Err(PrepareError::Mismatch("its poke is elsewhere"));
     }
-    if plan.image.start != at || plan.image.len() > request.max_len {
+    if plan.image.start != at || plan.image.len() > site.max_len {
         return Err(PrepareError::Mismatch("it lies elsewhere or is longer"));
     }
     Ok(())
@@ -230,11 +296,15 @@ fn check_image(request: &Request<'_>, image: &CheckedImage, at: Avma) -> Result<
 
 fn record_of(
     request: &Request<'_>,
+    site: &SiteRequest<'_>,
     image: &CheckedImage,
-    code_len: u64,
-    data_len: u64,
+    (code_len, data_len): (u64, u64),
     arena: AvmaRange,
+    group: Option<Membership>,
 ) -> Record {
+    // One site owns it.
+    let arena =
+        Some(arena).filter(|arena| !arena.is_empty() && group.is_none_or(|group| group.index == 0));
     let plan = image.poke_plan();
     let code = AvmaRange::new(plan.image.start, code_len);
     let data = AvmaRange::new(code.end, data_len);
@@ -253,13 +323,14 @@ fn record_of(
         image: plan.image.into(),
         code: code.into(),
         data: (!data.is_empty()).then(|| data.into()),
-        arena: (!arena.is_empty()).then(|| arena.into()),
+        arena: arena.map(Span::from),
         backend: request.arena.map(Arena::backend).unwrap_or_default(),
+        group,
         calls_application: image.image().calls_application(),
         placed_at: SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_secs()),
-        info: request.info.clone(),
+        info: site.info.clone(),
     }
 }
 
@@ -276,36 +347,40 @@ fn map_all(
     process: &Process,
     id: &str,
     arena: Option<&Arena>,
-    record: &Record,
+    records: &[&Record],
     stray: &Rubbish,
 ) -> Result<Option<StopFigures>, RemoteError> {
     Tracer::session(|tracer| {
         let mut held = HeldThread::hold(tracer, process)?;
         clean::clean_with(&mut held, stray)?;
-        let arena = arena.zip(record.arena.map(Span::range));
+        let range = records.iter().find_map(|record| record.arena);
+        let arena = arena.zip(range.map(Span::range));
         if let Some((arena, range)) = arena {
             arena.map_into(&mut held, range)?;
         }
-        if let Err(error) = map_image(&mut held, id, record) {
-            if let Some((_, range)) = arena {
-                held.unmap(range)?;
+        let arena = arena.map(|(_, range)| range);
+        let mut mapped = Vec::new();
+        for record in records {
+            if let Err(error) = map_image(&mut held, id, record, &mut mapped) {
+                for range in mapped.into_iter().chain(arena) {
+                    held.unmap(range)?;
+                }
+                return Err(error);
             }
-            return Err(error);
         }
         Ok(held.release()?)
     })
 }
 
-fn map_image(held: &mut HeldThread<'_>, id: &str, record: &Record) -> Result<(), RemoteError> {
+fn map_image(
+    held: &mut HeldThread<'_>,
+    id: &str,
+    record: &Record,
+    mapped: &mut Vec<AvmaRange>,
+) -> Result<(), RemoteError> {
     let fd = held.memfd_create(&region::image_name(id))?;
     reach(FailPoint::FileCreated);
-    let mut mapped = Vec::new();
-    let result = map_image_from(held, fd, record, &mut mapped);
-    if result.is_err() {
-        for range in mapped {
-            held.unmap(range)?;
-        }
-    }
+    let result = map_image_from(held, fd, record, mapped);
     reach(FailPoint::Mapped);
     held.close(fd)?;
     result
@@ -373,65 +448,91 @@ fn write_record(process: &Process, record: &Record, at: Avma) -> Result<(), Memo
     process.memory().write(at, &bytes[..HEADER_LEN])
 }
 
-/// A retired region serves again if the new image is the old one, byte for byte at the same address: whoever still
-/// returns into it finds what was there.
+/// A retired patch serves again if the new images are the old ones, byte for byte at the same addresses: whoever still
+/// returns into them finds what was there.
 fn take_up_retired(
     process: &Process,
     request: &Request<'_>,
     inventory: &Inventory,
-) -> Result<Option<(PokePlan, Record, Found)>, PrepareError> {
+) -> Result<Option<(Vec<(PokePlan, Record)>, Found)>, PrepareError> {
     for found in inventory
         .found
         .iter()
         .filter(|found| found.state == FoundState::Retired)
     {
-        let (Some(old), Some(room)) = (&found.record, found.record_at) else {
-            continue;
-        };
-        let code = old.code.range();
         let arena_len = request.arena.map_or(0, Arena::len);
-        let data_len = gap::pages(request.private_len);
         let arena = found.arena().unwrap_or(AvmaRange::new(Avma(0), 0));
-        let fits = old.id == request.id
-            && old.site.0 == request.site.0
-            && code.len() == gap::pages(request.max_len.max(1))
+        let fits = found.id == request.id
+            && found.regions.len() == request.sites.len()
             && arena.len() == arena_len
             && request.arena.is_none_or(|wanted| {
-                wanted.backend() == old.backend && wanted.at().is_none_or(|at| at == arena.start)
-            })
-            && old.data.map_or(0, |data| data.len.0) == data_len;
+                let backend = found.record().map(|record| record.backend);
+                backend == Some(wanted.backend()) && wanted.at().is_none_or(|at| at == arena.start)
+            });
         if !fits {
             continue;
         }
-        let private = AvmaRange::new(code.end, request.private_len);
-        let Ok(image) = (request.build)(&Placement {
-            image: code.start,
-            arena,
-            private,
-        }) else {
+        let mut sites = Vec::new();
+        for (index, region) in found.regions.iter().enumerate() {
+            sites.extend(same_again(process, request, index, region, arena)?);
+        }
+        if sites.len() != request.sites.len() {
             continue;
-        };
-        let same = check_image(request, &image, code.start).is_ok()
-            && process
-                .memory()
-                .read_vec(code.start, image.image().bytes().len())?
-                == image.image().bytes();
-        let record = record_of(request, &image, code.len(), data_len, arena);
-        let agrees = record.site == old.site && record.new == old.new && record.old == old.old;
-        if !same || !agrees {
-            continue;
+        }
+        if let Some(gate) = found.gate() {
+            process.memory().write(gate, &[0])?;
         }
         if let Some(wanted) = request.arena {
             wanted.replace_in(process, arena)?;
         }
-        // Only the state word: rewriting the whole record would leave a moment without one, in which a killed upatch made the
+        // Only the state word: rewriting a whole record would leave a moment without one, in which a killed upatch made the
         // retired image look like rubbish.
-        let word = RecordState::Placed.word().to_le_bytes();
-        process
-            .memory()
-            .write(room.start.plus(STATE_OFFSET), &word)?;
+        clean::mark(process, found, RecordState::Placed)?;
         reach(FailPoint::Prepared);
-        return Ok(Some((image.poke_plan(), old.clone(), found.clone())));
+        return Ok(Some((sites, found.clone())));
     }
     Ok(None)
+}
+
+/// One site of a retired patch, if it would come out just the same.
+fn same_again(
+    process: &Process,
+    request: &Request<'_>,
+    index: usize,
+    region: &Region,
+    arena: AvmaRange,
+) -> Result<Option<(PokePlan, Record)>, PrepareError> {
+    let (Some(old), Some(site)) = (&region.record, request.sites.get(index)) else {
+        return Ok(None);
+    };
+    let code = old.code.range();
+    let data_len = gap::pages(site.private_len);
+    let fits = old.site.0 == site.site.0
+        && code.len() == gap::pages(site.max_len.max(1))
+        && old.data.map_or(0, |data| data.len.0) == data_len
+        && old.group.is_some() == (request.sites.len() > 1);
+    if !fits {
+        return Ok(None);
+    }
+    let Ok(image) = (site.build)(&Placement {
+        image: code.start,
+        arena,
+        private: AvmaRange::new(code.end, site.private_len),
+        gate: old.group.map(|group| Avma(group.gate.0)),
+    }) else {
+        return Ok(None);
+    };
+    let bytes = image.image().bytes();
+    let same = check_image(site, &image, code.start).is_ok()
+        && process.memory().read_vec(code.start, bytes.len())? == bytes;
+    let record = record_of(
+        request,
+        site,
+        &image,
+        (code.len(), data_len),
+        arena,
+        old.group,
+    );
+    let agrees = record.site == old.site && record.new == old.new && record.old == old.old;
+    Ok((same && agrees).then(|| (image.poke_plan(), old.clone())))
 }

@@ -144,10 +144,17 @@ pub(super) struct Move {
     pub(super) to: Avma,
 }
 
-/// Proof that a plan may be carried out now.
+/// One site's plan, and the tasks that it moves.
+#[derive(Debug, Clone)]
+pub(super) struct Part {
+    pub(super) plan: PokePlan,
+    pub(super) moves: Vec<Move>,
+}
+
+/// Proof that plans may be carried out now.
 ///
 /// Holding a `Quiescent` tells you: every task of the address space stands still; none stands in, or returns into, the
-/// displaced bytes, but those that it will move; and this is true until it is used up or dropped.
+/// displaced bytes of any of the plans, but those that it will move; and this is true until it is used up or dropped.
 ///
 /// ```compile_fail,E0505
 /// use upatch::{patching::{Quiescent, text_poke}, process::StoppedProcess};
@@ -161,8 +168,9 @@ pub(super) struct Move {
 #[must_use]
 pub struct Quiescent<'s, 't> {
     pub(super) stopped: &'s mut StoppedProcess<'t>,
-    pub(super) plan: PokePlan,
-    pub(super) moves: Vec<Move>,
+    pub(super) parts: Vec<Part>,
+    /// The gate byte of several sites: closed while they are poked.
+    pub(super) gate: Option<Avma>,
     pub(super) direction: Direction,
 }
 
@@ -173,16 +181,41 @@ impl<'t> StoppedProcess<'t> {
     /// [`Busy`], with the plan.
     pub fn quiesce(&mut self, plan: PokePlan) -> Result<Quiescent<'_, 't>, Box<Busy>> {
         let (uses, _) = survey(self, &[interior(&plan)]);
-        let used = uses.into_iter().next().unwrap_or_default();
-        self.quiesce_surveyed(plan, &used)
+        self.quiesce_surveyed(&[plan], None, &uses)
     }
 
-    /// As [`Self::quiesce`], with the survey of the plan's [`interior`] at hand.
+    /// As [`Self::quiesce`], for all sites of a patch, with the survey of the plans' [`interior`]s at hand.
     pub(super) fn quiesce_surveyed(
         &mut self,
-        plan: PokePlan,
-        used: &RangeUse,
+        plans: &[PokePlan],
+        gate: Option<Avma>,
+        uses: &[RangeUse],
     ) -> Result<Quiescent<'_, 't>, Box<Busy>> {
+        let mut parts = Vec::new();
+        for (plan, used) in plans.iter().zip(uses) {
+            match self.moves(plan, used) {
+                Ok(moves) => parts.push(Part {
+                    plan: plan.clone(),
+                    moves,
+                }),
+                Err(blockers) => {
+                    return Err(Box::new(Busy {
+                        plan: plan.clone(),
+                        blockers,
+                    }));
+                }
+            }
+        }
+        Ok(Quiescent {
+            stopped: self,
+            parts,
+            gate,
+            direction: Direction::Enter,
+        })
+    }
+
+    /// Who has to be moved out of one site, or who is in the way.
+    fn moves(&self, plan: &PokePlan, used: &RangeUse) -> Result<Vec<Move>, Vec<Blocker>> {
         let mut blockers: Vec<Blocker> = used
             .words
             .iter()
@@ -205,36 +238,38 @@ impl<'t> StoppedProcess<'t> {
             }
         }
         if blockers.is_empty() {
-            Ok(Quiescent {
-                stopped: self,
-                plan,
-                moves,
-                direction: Direction::Enter,
-            })
+            Ok(moves)
         } else {
-            Err(Box::new(Busy { plan, blockers }))
+            Err(blockers)
         }
     }
 
-    /// The same for taking the jump back, by the plan that put it there. Nobody can be in the way: a jump has no inside.
-    /// Tasks that stand in the image's copies of displaced instructions are moved home, so that it empties sooner.
-    pub fn quiesce_inverse(&mut self, plan: &PokePlan) -> Quiescent<'_, 't> {
+    /// The same for taking jumps back, by the plans that put them there. Nobody can be in the way: a jump has no inside.
+    /// Tasks that stand in the images' copies of displaced instructions are moved home, so that they empty sooner.
+    pub fn quiesce_inverse(&mut self, plans: &[PokePlan], gate: Option<Avma>) -> Quiescent<'_, 't> {
         let tasks: Vec<TaskView> = self.tasks().collect();
-        let movable =
-            |task: &&TaskView| !task.parked && !task.restarts && !self.in_rseq_section(task);
-        let moves = tasks.iter().filter(movable).filter_map(|task| {
-            let to = plan.ips.to_original(task.ip)?;
-            Some(Move {
-                tid: task.tid,
-                from: task.ip,
-                to,
-            })
-        });
-        let moves = moves.collect();
+        let movable: Vec<&TaskView> = tasks
+            .iter()
+            .filter(|task| !task.parked && !task.restarts && !self.in_rseq_section(task))
+            .collect();
+        let part = |plan: &PokePlan| {
+            let moves = movable.iter().filter_map(|task| {
+                let to = plan.ips.to_original(task.ip)?;
+                Some(Move {
+                    tid: task.tid,
+                    from: task.ip,
+                    to,
+                })
+            });
+            Part {
+                plan: plan.inverse(),
+                moves: moves.collect(),
+            }
+        };
         Quiescent {
+            parts: plans.iter().map(part).collect(),
             stopped: self,
-            plan: plan.inverse(),
-            moves,
+            gate,
             direction: Direction::Leave,
         }
     }

@@ -3,9 +3,11 @@
 //! ```text
 //! one memory file, "upatch:<id>", mapped privately:      a second one, "upatch-arena:<id>", mapped shared:
 //!   code    r-x   the image                                rules, counters, rings
-//!   data    rw-   re-entry guards
+//!   data    rw-   re-entry guards; the gate of a patch with several sites, in the first one's
 //!   record  r--   64-byte header, JSON
 //! ```
+//!
+//! A patch with several sites has one such file for each, all of the same name.
 //!
 //! The process may have overwritten any of it, so what is read back is an allegation: [`Record::decode`] checks form,
 //! `region::validate` compares every address with the memory map. Original bytes for a revert come from the ELF file;
@@ -23,6 +25,8 @@ pub const HEADER_LEN: usize = 64;
 pub const LONGEST: usize = 16 << 20;
 const MAGIC: [u8; 8] = *b"upatch\r\n";
 const VERSION: u32 = 1;
+/// Most sites of one patch.
+pub const MAX_SITES: usize = 64;
 /// Offset of the state word in the header.
 pub const STATE_OFFSET: u64 = 12;
 
@@ -95,7 +99,20 @@ impl Span {
     }
 }
 
-/// One patch in one process.
+/// A site's place in a patch that has several: each has a region and a record of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Membership {
+    /// Which site it is, counted from 0; 0 is the leader, whose data hold the gate and whose record names the arena.
+    pub index: u32,
+    /// How many sites there are, at least 2.
+    pub count: u32,
+    /// First byte of the leader's code.
+    pub leader: Hex,
+    /// The gate byte: 0 closed, else open.
+    pub gate: Hex,
+}
+
+/// One site of a patch in one process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// First 8 hex digits of the object's SHA-256.
@@ -121,6 +138,9 @@ pub struct Record {
     /// What the shared memory is made of.
     #[serde(default)]
     pub backend: Backend,
+    /// Its place among several sites; absent if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<Membership>,
     /// Does the image call functions of the application?
     pub calls_application: bool,
     /// Seconds since 1970 when it was placed.
@@ -268,6 +288,7 @@ mod tests {
             data: None,
             arena: Some(span(0x1000_0000_0000)),
             backend: Backend::Memfd,
+            group: None,
             calls_application: false,
             placed_at: 1,
             info: serde_json::json!({"function": "f"}),

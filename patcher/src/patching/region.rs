@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use upatch_trampolines::{Avma, AvmaRange, PokePlan};
 
+use super::group;
 use super::record::{HEADER_LEN, Record, RecordError, RecordState};
 use crate::process::maps::{Mapping, Maps};
 use crate::process::{Memory, Process, ProcessError, passing};
@@ -26,16 +27,18 @@ pub fn arena_name(id: &str) -> String {
     format!("upatch-arena:{id}")
 }
 
-/// What one of our regions turns out to be.
+/// What one of our patches turns out to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FoundState {
-    /// The site jumps into the image.
+    /// Every site jumps into its image, and the gate is open if there is one.
     Applied,
-    /// The site holds the original bytes: a killed `upatch` left it, or is at work.
+    /// Every site holds the original bytes: a killed `upatch` left it, or is at work.
     Leftover,
+    /// Some sites jump, but the gate is closed, so that nothing is changed: a killed `upatch` left it in the middle.
+    Interrupted,
     /// Reverted and kept, because a suspended context may return into it.
     Retired,
-    /// The site holds neither the original bytes nor ours.
+    /// A site holds neither the original bytes nor ours, or one of several sites is original again while the patch is live.
     Contested {
         /// What it holds.
         found: Vec<u8>,
@@ -46,41 +49,107 @@ pub enum FoundState {
     Damaged(String),
 }
 
-/// One patch, or the rest of one, in a process.
+/// What a site holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
-    /// The id from the mapping's name.
-    pub id: String,
+pub enum SiteBytes {
+    /// The jump to its image.
+    Jump,
+    /// What was there before.
+    Original,
+    /// Something else.
+    Other(Vec<u8>),
+    /// Unknown: there is no record that could be believed.
+    Unknown,
+}
+
+/// One site's image, data and record in a process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Region {
     /// All mappings of its memory file.
     pub ranges: Vec<AvmaRange>,
     /// The executable part, if it is mapped.
     pub code: Option<AvmaRange>,
     /// Where the record begins, if it is mapped.
     pub record_at: Option<AvmaRange>,
-    /// What it is.
-    pub state: FoundState,
     /// The record, if it can be believed.
     pub record: Option<Record>,
+    /// What its site holds.
+    pub site: SiteBytes,
 }
 
-impl Found {
+impl Region {
     /// The poke that it is about, if its record can be believed.
     #[must_use]
     pub fn plan(&self) -> Option<PokePlan> {
         self.record.as_ref()?.plan()
     }
+}
+
+/// One patch, or the rest of one, in a process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The id from the mapping's name.
+    pub id: String,
+    /// What it is.
+    pub state: FoundState,
+    /// Its sites, never none; the first is the leader, if that was found.
+    pub regions: Vec<Region>,
+}
+
+impl Found {
+    /// The first site's record, if it can be believed.
+    #[must_use]
+    pub fn record(&self) -> Option<&Record> {
+        self.regions.first()?.record.as_ref()
+    }
+
+    /// The first site's executable part, if it is mapped.
+    #[must_use]
+    pub fn code(&self) -> Option<AvmaRange> {
+        self.regions.first()?.code
+    }
+
+    /// The first site's poke, if its record can be believed.
+    #[must_use]
+    pub fn plan(&self) -> Option<PokePlan> {
+        self.record()?.plan()
+    }
+
+    /// The pokes of all sites whose records can be believed.
+    pub fn plans(&self) -> impl Iterator<Item = PokePlan> {
+        self.regions.iter().filter_map(Region::plan)
+    }
 
     /// Its arena, if it has one.
     #[must_use]
     pub fn arena(&self) -> Option<AvmaRange> {
-        self.record.as_ref()?.arena.map(super::record::Span::range)
+        let mut arenas = self.regions.iter();
+        arenas.find_map(|region| Some(region.record.as_ref()?.arena?.range()))
+    }
+
+    /// Its gate byte, if it has several sites.
+    #[must_use]
+    pub fn gate(&self) -> Option<Avma> {
+        Some(Avma(self.record()?.group?.gate.0))
+    }
+
+    /// All its mappings but the arena.
+    pub fn ranges(&self) -> impl Iterator<Item = AvmaRange> {
+        self.regions
+            .iter()
+            .flat_map(|region| region.ranges.iter().copied())
+    }
+
+    /// Is it the same one, looked at another time?
+    pub(super) fn is(&self, other: &Self) -> bool {
+        self.id == other.id && self.ranges().eq(other.ranges())
     }
 }
 
 /// Everything of ours in one process.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Inventory {
-    /// Patches and rests of patches, in the order of addresses.
+    /// Patches and rests of patches, in the order of their first sites' images.
     pub found: Vec<Found>,
     /// Arenas that no record names.
     pub orphans: Vec<AvmaRange>,
@@ -106,11 +175,12 @@ pub fn inspect(process: &Process) -> Result<Inventory, ProcessError> {
             arenas.push(mapping.range);
         }
     }
-    let mut found: Vec<Found> = files
+    let looked_at = files
         .values()
         .map(|parts| examine(process.memory(), &maps, parts))
         .collect();
-    found.sort_by_key(|found| found.ranges.first().map(|range| range.start));
+    let mut found = group::gather(process.memory(), looked_at);
+    found.sort_by_key(|found| found.ranges().next().map(|range| range.start));
     let named: Vec<AvmaRange> = found.iter().filter_map(Found::arena).collect();
     arenas.retain(|arena| !named.iter().any(|named| named.overlaps(arena)));
     let fds = process.numbers_in("fd")?;
@@ -146,7 +216,15 @@ fn name_after<'m>(mapping: &'m Mapping, prefix: &str) -> Option<&'m str> {
         .strip_prefix(prefix)
 }
 
-fn examine(memory: &Memory, maps: &Maps, parts: &[&Mapping]) -> Found {
+/// A region, and what its record's header says.
+pub(super) struct Examined {
+    pub(super) id: String,
+    pub(super) region: Region,
+    /// `None`: no record was written. An error: it can't be believed.
+    pub(super) says: Result<Option<RecordState>, String>,
+}
+
+fn examine(memory: &Memory, maps: &Maps, parts: &[&Mapping]) -> Examined {
     let id = parts
         .first()
         .and_then(|part| name_after(part, IMAGE_PREFIX))
@@ -160,25 +238,28 @@ fn examine(memory: &Memory, maps: &Maps, parts: &[&Mapping]) -> Found {
         .iter()
         .find(|part| !part.perms.exec && !part.perms.write)
         .map(|part| part.range);
-    let ranges = parts.iter().map(|part| part.range).collect();
-    let (state, record) = match record_at.map(|range| read_record(memory, range)) {
-        None | Some(Err(RecordError::Absent)) => (FoundState::Incomplete, None),
-        Some(Err(error @ (RecordError::Damaged(_) | RecordError::Version(_)))) => {
-            (FoundState::Damaged(error.to_string()), None)
-        }
-        Some(Ok((record, state))) => match validate(maps, parts, &record) {
-            Err(why) => (FoundState::Damaged(why.to_owned()), None),
-            Ok(plan) => (state_at_site(memory, &plan, state), Some(record)),
-        },
-    };
-    Found {
-        id,
-        ranges,
+    let mut region = Region {
+        ranges: parts.iter().map(|part| part.range).collect(),
         code,
         record_at,
-        state,
-        record,
-    }
+        record: None,
+        site: SiteBytes::Unknown,
+    };
+    let says = match record_at.map(|range| read_record(memory, range)) {
+        None | Some(Err(RecordError::Absent)) => Ok(None),
+        Some(Err(error @ (RecordError::Damaged(_) | RecordError::Version(_)))) => {
+            Err(error.to_string())
+        }
+        Some(Ok((record, state))) => match validate(maps, parts, &record) {
+            Err(why) => Err(why.to_owned()),
+            Ok(plan) => {
+                region.site = bytes_at_site(memory, &plan);
+                region.record = Some(record);
+                Ok(Some(state))
+            }
+        },
+    };
+    Examined { id, region, says }
 }
 
 fn read_record(memory: &Memory, range: AvmaRange) -> Result<(Record, RecordState), RecordError> {
@@ -192,20 +273,17 @@ fn read_record(memory: &Memory, range: AvmaRange) -> Result<(Record, RecordState
     Record::decode(&memory.read_vec(range.start, len).map_err(unreadable)?)
 }
 
-fn state_at_site(memory: &Memory, plan: &PokePlan, state: RecordState) -> FoundState {
+fn bytes_at_site(memory: &Memory, plan: &PokePlan) -> SiteBytes {
     let mut found = vec![0; plan.new.len()];
     let len = memory.read_some(plan.at, &mut found);
     found.truncate(len);
     if found == plan.new {
-        FoundState::Applied
-    } else if found != plan.old {
-        // A library that was unloaded took the site with it; its address may belong to something else by now.
-        FoundState::Contested { found }
+        SiteBytes::Jump
+    } else if found == plan.old {
+        SiteBytes::Original
     } else {
-        match state {
-            RecordState::Placed => FoundState::Leftover,
-            RecordState::Retired => FoundState::Retired,
-        }
+        // A library that was unloaded took the site with it; its address may belong to something else by now.
+        SiteBytes::Other(found)
     }
 }
 

@@ -14,6 +14,8 @@ pub struct Placement {
     pub arena: AvmaRange,
     /// The image's private data; empty if none was asked for.
     pub private: AvmaRange,
+    /// The gate byte, if there are several sites.
+    pub gate: Option<Avma>,
 }
 
 /// Why there is no image for a placement.
@@ -35,6 +37,7 @@ impl From<PlaceError> for BuildError {
             | PlaceError::Wraps { .. }
             | PlaceError::BadFixup { .. }
             | PlaceError::UnboundExtern { .. }
+            | PlaceError::NoGate
             | PlaceError::BadCodeLen { .. } => Self::Never(error.into()),
         }
     }
@@ -44,17 +47,25 @@ impl From<PlaceError> for BuildError {
 pub struct Request<'a> {
     /// The patch's id, 8 hex digits.
     pub id: String,
+    /// Its sites, at least one; the first is the leader.
+    pub sites: Vec<SiteRequest<'a>>,
+    /// With several sites: which byte of the leader's private data is the gate.
+    pub gate: u64,
+    /// Shared memory; at its own address if it has one, else where there is room.
+    pub arena: Option<&'a Arena>,
+}
+
+/// One site of what is to be prepared.
+pub struct SiteRequest<'a> {
     /// First byte of the function, or of the displaced instructions.
     pub site: Avma,
     /// Upper bound of the image's length in bytes, whatever its address.
     pub max_len: u64,
     /// Bytes of private data.
     pub private_len: u64,
-    /// Shared memory; at its own address if it has one, else where there is room.
-    pub arena: Option<&'a Arena>,
     /// Makes the image for given addresses; called for several until one fits.
     pub build: &'a dyn Fn(&Placement) -> Result<CheckedImage, BuildError>,
-    /// What the record carries for the layers above.
+    /// What the site's record carries for the layers above.
     pub info: serde_json::Value,
 }
 

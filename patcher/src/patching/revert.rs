@@ -7,8 +7,8 @@ use upatch_trampolines::{AvmaRange, PokePlan};
 use super::apply::{Chores, PokeFigures, pause};
 use super::clean::{self, Rubbish};
 use super::poke::{Bytes, PokeError, text_poke};
-use super::quiesce::survey;
-use super::region::{Found, FoundState, inspect};
+use super::quiesce::{RangeUse, survey};
+use super::region::{Found, FoundState, Region, SiteBytes, inspect};
 use crate::process::failpoint::{FailPoint, reach};
 use crate::process::{
     MemoryError, Process, ProcessError, RemoteError, StopError, StoppedProcess, Tracer,
@@ -98,7 +98,7 @@ pub enum RevertError {
     Memory(#[from] MemoryError),
 }
 
-/// Takes one patch off. `original` is what the ELF file holds at the site. `last_look` is called once, when nobody is in
+/// Takes one patch off, all its sites at once. `original` tells what the ELF file holds at the site of a poke. `last_look` is called once, when nobody is in
 /// the image any more (or waiting for that was given up) and before anything is unmapped, with the arena if there is one:
 /// the moment to read final counters.
 ///
@@ -107,19 +107,18 @@ pub enum RevertError {
 pub fn revert(
     process: &Process,
     found: &Found,
-    original: &[u8],
+    original: &dyn Fn(&PokePlan) -> Vec<u8>,
     last_look: &mut dyn FnMut(Option<AvmaRange>),
 ) -> Result<Reverted, RevertError> {
     let _lock = process.lock()?;
     let inventory = inspect(process)?;
-    let same = |other: &&Found| other.id == found.id && other.ranges == found.ranges;
     let found = inventory
         .found
         .iter()
-        .find(same)
+        .find(|other| other.is(found))
         .ok_or_else(|| RevertError::Vanished(found.id.clone()))?;
     let mut others = Rubbish::candidates(&inventory);
-    others.regions.retain(|other| other.ranges != found.ranges);
+    others.regions.retain(|other| !other.is(found));
     let id = || found.id.clone();
     match &found.state {
         FoundState::Damaged(why) => {
@@ -128,33 +127,41 @@ pub fn revert(
                 why: why.clone(),
             });
         }
-        FoundState::Contested { found } => {
-            let outcome = RevertOutcome::Contested {
-                found: Bytes(found.clone()),
-            };
-            return Ok(Reverted {
-                outcome,
-                figures: PokeFigures::default(),
-            });
-        }
         FoundState::Applied
+        | FoundState::Interrupted
+        | FoundState::Contested { .. }
         | FoundState::Leftover
         | FoundState::Retired
         | FoundState::Incomplete => {}
     }
-    let plan = found.plan();
-    if let Some(plan) = plan.as_ref().filter(|plan| plan.old != original) {
-        let (file, record) = (Bytes(original.to_vec()), Bytes(plan.old.clone()));
-        return Err(RevertError::FileDisagrees {
-            id: id(),
-            file,
-            record,
+    let foreign = found.regions.iter().find_map(|region| match &region.site {
+        SiteBytes::Other(bytes) => Some(bytes.clone()),
+        SiteBytes::Jump | SiteBytes::Original | SiteBytes::Unknown => None,
+    });
+    if let Some(bytes) = foreign {
+        return Ok(Reverted {
+            outcome: RevertOutcome::Contested {
+                found: Bytes(bytes),
+            },
+            figures: PokeFigures::default(),
         });
+    }
+    let plans: Vec<PokePlan> = found.plans().collect();
+    for plan in &plans {
+        let file = original(plan);
+        if plan.old != file {
+            return Err(RevertError::FileDisagrees {
+                id: id(),
+                file: Bytes(file),
+                record: Bytes(plan.old.clone()),
+            });
+        }
     }
     let mut figures = PokeFigures::default();
     let mut chores = Chores::new(process, others);
-    let poke = plan.filter(|_| found.state == FoundState::Applied);
-    let emptied = match empty(process, found, poke.as_ref(), &mut chores, &mut figures) {
+    let jumps = |region: &Region| region.site == SiteBytes::Jump;
+    let poke = found.regions.iter().any(jumps).then_some(&*plans);
+    let emptied = match empty(process, found, poke, &mut chores, &mut figures) {
         Err(RevertError::Poke(PokeError::Differs { found, .. })) => {
             return Ok(Reverted {
                 outcome: RevertOutcome::Contested { found },
@@ -185,11 +192,11 @@ pub fn revert(
     Ok(Reverted { outcome, figures })
 }
 
-/// Pokes the original bytes back, if that is still to be done, and waits for the image to empty.
+/// Pokes the original bytes back, if that is still to be done, and waits for the images to empty.
 fn empty(
     process: &Process,
     found: &Found,
-    mut poke: Option<&PokePlan>,
+    mut poke: Option<&[PokePlan]>,
     chores: &mut Chores,
     figures: &mut PokeFigures,
 ) -> Result<Result<(), Retired>, RevertError> {
@@ -198,18 +205,21 @@ fn empty(
     for attempt in 1..=ATTEMPTS {
         last = Tracer::session(|tracer| -> Result<Result<(), Retired>, RevertError> {
             let mut stopped = StoppedProcess::stop(tracer, process)?;
-            if let Some(plan) = poke.take() {
-                figures.moved += text_poke(stopped.quiesce_inverse(plan))?.moved;
+            if let Some(plans) = poke.take() {
+                figures.moved += text_poke(stopped.quiesce_inverse(plans, found.gate()))?.moved;
             }
-            let mut ranges = vec![found.code.unwrap_or(nothing)];
+            let regions = found.regions.iter();
+            let mut ranges: Vec<AvmaRange> = regions
+                .map(|region| region.code.unwrap_or(nothing))
+                .collect();
             ranges.extend(chores.ranges());
             let (uses, complete) = survey(&mut stopped, &ranges);
-            chores.surveyed(process, &uses[1..], complete);
-            let used = &uses[0];
-            figures.add_use(used);
+            let (own, others) = uses.split_at(found.regions.len());
+            chores.surveyed(process, others, complete);
+            own.iter().for_each(|used| figures.add_use(used));
             figures.add_stop(&stopped.resume());
             reach(FailPoint::Resumed);
-            Ok(match (used.is_unused(), complete) {
+            Ok(match (own.iter().all(RangeUse::is_unused), complete) {
                 (true, true) => Ok(()),
                 (true, false) => Err(Retired::DeepStack),
                 (false, _) => Err(Retired::InUse),

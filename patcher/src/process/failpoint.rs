@@ -64,8 +64,12 @@ failpoints! {
     Stopped = "stopped",
     /// Threads that stood in the displaced bytes have been moved.
     IpsMoved = "ips-moved",
-    /// The jump is written (or the original bytes are back), all threads are stopped.
+    /// The gate of several sites is closed, all still jump, all threads are stopped.
+    GateClosed = "gate-closed",
+    /// One site's jump is written (or its original bytes are back), all threads are stopped.
     Poked = "poked",
+    /// All sites of several jump and the gate is open, all threads are stopped.
+    GateOpened = "gate-opened",
     /// As above, all threads run.
     Resumed = "resumed",
     /// Part of a reverted patch is unmapped.

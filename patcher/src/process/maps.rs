@@ -163,6 +163,28 @@ impl Maps {
             .filter(move |mapping| mapping.range.overlaps(&range))
     }
 
+    /// The same, with these addresses taken too.
+    #[must_use]
+    pub fn with(&self, taken: impl IntoIterator<Item = AvmaRange>) -> Self {
+        let mut mappings = self.mappings.clone();
+        let nothing = Perms {
+            read: false,
+            write: false,
+            exec: false,
+            shared: false,
+        };
+        mappings.extend(taken.into_iter().map(|range| Mapping {
+            range,
+            perms: nothing,
+            offset: 0,
+            dev: (0, 0),
+            inode: 0,
+            backing: Backing::Anonymous,
+        }));
+        mappings.sort_by_key(|mapping| mapping.range.start);
+        Self { mappings }
+    }
+
     /// All mappings in the order of addresses.
     pub fn iter(&self) -> std::slice::Iter<'_, Mapping> {
         self.mappings.iter()

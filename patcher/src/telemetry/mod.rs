@@ -28,6 +28,8 @@ const EVENTS_SHOWN: usize = 4 << 20;
 pub struct Reading {
     /// What the record says about the patch, if it can be understood.
     pub info: Option<PatchInfo>,
+    /// The same of the sites behind the first one.
+    pub others: Vec<PatchInfo>,
     /// The counter called `hits`, if there is one.
     pub hits: Option<u64>,
     /// Calls that went on unpatched because their thread was inside the patch already; `None` if the patch can't be re-entered.
@@ -50,7 +52,7 @@ pub struct Events {
 /// What the record says about the patch, if it can be understood.
 #[must_use]
 pub fn info(found: &Found) -> Option<PatchInfo> {
-    let mut info = PatchInfo::deserialize(&found.record.as_ref()?.info).ok()?;
+    let mut info = PatchInfo::deserialize(&found.record()?.info).ok()?;
     info.events = info.events.and_then(crate::object::EventRing::checked);
     Some(info)
 }
@@ -62,30 +64,35 @@ pub fn read(process: &Process, found: &Found) -> Reading {
     let Some(info) = info(found) else {
         return Reading {
             info: None,
+            others: Vec::new(),
             hits: None,
             missed: None,
             globals: Map::new(),
             events: None,
         };
     };
-    let missed = found
-        .record
-        .as_ref()
-        .filter(|record| record.calls_application)
-        .and_then(|record| record.data)
-        .and_then(|data| {
-            process
-                .memory()
-                .read_u64(data.range().start.plus(private::MISSED))
-                .ok()
-        });
+    let records = || found.regions.iter().map(|region| region.record.as_ref());
+    let missed = records().filter_map(|record| {
+        let data = record.filter(|record| record.calls_application)?.data?;
+        let at = data.range().start.plus(private::MISSED);
+        process.memory().read_u64(at).ok()
+    });
+    let missed = missed.reduce(u64::saturating_add);
+    let others = records().skip(1);
+    let others = others
+        .map_while(|record| PatchInfo::deserialize(&record?.info).ok())
+        .collect();
     let view = ArenaView::new(process, found);
     let window = view.as_ref().map_or(0, |view| view.range().len());
     let reading = match &view {
         Some(view) => read_arena(info, view, window),
         None => read_arena(info, &[][..], window),
     };
-    Reading { missed, ..reading }
+    Reading {
+        missed,
+        others,
+        ..reading
+    }
 }
 
 /// As [`read`], of an arena of `window` bytes that is there already.
@@ -97,6 +104,7 @@ pub fn read_arena<A: ReadArena + ?Sized>(info: PatchInfo, arena: &A, window: u64
     Reading {
         hits: info.hits(&bytes),
         missed: None,
+        others: Vec::new(),
         globals: info.values(&bytes),
         events: events(&info, arena),
         info: Some(info),

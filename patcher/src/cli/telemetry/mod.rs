@@ -5,7 +5,7 @@ mod follow;
 use serde_json::{Value, json};
 
 use super::args::{PidArgs, TelemetryAction, TelemetryArgs};
-use super::status::{identity, place_of};
+use super::status::{identity, other_places, place_of};
 use super::{Failure, Report, target};
 use crate::patching::{FoundState, inspect};
 use crate::telemetry::{Reading, read, to_line, words};
@@ -32,9 +32,10 @@ fn dump(args: &PidArgs) -> Result<Report, Failure> {
         let mut json = identity(found, &reading);
         add_values(&mut json, &reading);
         text += &format!(
-            "{}  {}\n{}",
+            "{}  {}\n{}{}",
             found.id,
             place_of(&reading),
+            other_places(&reading),
             values_in_words(&reading)
         );
         patches.push(json);
