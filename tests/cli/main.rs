@@ -5,6 +5,7 @@
 
 mod objects;
 mod run;
+mod several;
 mod target;
 mod tools;
 
@@ -47,6 +48,7 @@ fn main() {
     let arguments = Arguments::from_args();
     let mut trials = target::trials();
     trials.extend(objects::trials());
+    trials.extend(several::trials());
     trials.extend(run::trials());
     trials.extend(tools::trials());
     libtest_mimic::run(&arguments, trials).exit();

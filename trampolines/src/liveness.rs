@@ -349,6 +349,9 @@ fn syscall(effect: &mut Effect) {
     effect.reads = effect.reads.union(GprSet::of(&[0, 2, 6, 7, 8, 9, 10]));
     effect.writes = effect.writes.union(GprSet::of(&[0, 1, 11]));
     effect.kills = effect.kills.union(GprSet::of(&[0, 1, 11]));
+    // The flags go into r11 and come back from there; the kernel doesn't act on them.
+    effect.flags_read = 0;
+    effect.flags_killed = 0;
 }
 
 /// Registers and flags as iced's operand tables have them.

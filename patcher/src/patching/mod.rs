@@ -14,6 +14,7 @@ pub mod arena;
 mod clean;
 pub mod gap;
 mod group;
+mod place;
 pub mod poke;
 pub mod prepare;
 pub mod quiesce;
@@ -21,6 +22,7 @@ pub mod record;
 pub mod region;
 pub mod request;
 pub mod revert;
+mod take_up;
 
 pub use apply::{Applied, ApplyError, PokeFigures, apply};
 pub use arena::{Arena, ArenaError, Backend};

@@ -3,20 +3,19 @@
 //! Decides where things go; what the image contains is the caller's `build`. Afterwards the target holds pages that
 //! nothing refers to: dropping a [`Prepared`] leaves them to be found and removed, the target never notices.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use upatch_trampolines::{Avma, AvmaRange, CheckedImage, PokePlan};
 
 use super::apply::PokeFigures;
 use super::arena::Arena;
 use super::clean::{self, Rubbish};
-use super::gap::{self, PAGE};
-use super::record::{HEADER_LEN, Hex, Membership, Record, RecordState, Span, to_hex};
-use super::region::{self, Found, FoundState, Inventory, Region, inspect};
-use super::request::{BuildError, Placement, PrepareError, Request, SiteRequest};
+use super::gap::PAGE;
+use super::place::{place, record_range};
+use super::record::{HEADER_LEN, Record, RecordState, Span};
+use super::region::{self, Found, FoundState, Inventory, inspect};
+use super::request::{PrepareError, Request};
+use super::take_up::take_up_retired;
 use crate::process::failpoint::{FailPoint, reach};
 use crate::process::handle::ProcessLock;
-use crate::process::maps::Maps;
 use crate::process::remote::{Protection, RemoteFd, Sharing};
 use crate::process::status::file_size_limit;
 use crate::process::{
@@ -178,171 +177,6 @@ fn check_sizes(process: &Process, request: &Request<'_>) -> Result<(), PrepareEr
     }
 }
 
-/// Chooses addresses and builds the images for them. `None`: try again with a fresh map.
-fn place(
-    maps: &Maps,
-    request: &Request<'_>,
-) -> Result<Option<Vec<(CheckedImage, Record)>>, PrepareError> {
-    let arena = match request.arena {
-        None => AvmaRange::new(Avma(0), 0),
-        Some(arena) => {
-            let at = arena
-                .at()
-                .or_else(|| gap::aligned(maps, arena.len()).first().copied());
-            let range = at
-                .map(|at| AvmaRange::new(at, arena.len()))
-                .filter(|range| maps.overlapping(*range).next().is_none());
-            range.ok_or(PrepareError::NoArenaGap {
-                len: arena.len(),
-                at: arena.at(),
-            })?
-        }
-    };
-    let mut taken: Vec<AvmaRange> = Vec::new();
-    taken.extend((!arena.is_empty()).then_some(arena));
-    let mut placed: Vec<(CheckedImage, Record)> = Vec::new();
-    for index in 0..request.sites.len() {
-        let leader = placed.first().and_then(|(_, record)| record.group);
-        let free = maps.with(taken.iter().copied());
-        let Some((image, record)) = place_site(&free, request, index, leader, arena)? else {
-            return Ok(None);
-        };
-        taken.push(AvmaRange {
-            start: record.code.range().start,
-            end: record_range(&record).end,
-        });
-        placed.push((image, record));
-    }
-    Ok(Some(placed))
-}
-
-/// The same for one site; `leader` is what the first site's record says of the group.
-fn place_site(
-    maps: &Maps,
-    request: &Request<'_>,
-    index: usize,
-    leader: Option<Membership>,
-    arena: AvmaRange,
-) -> Result<Option<(CheckedImage, Record)>, PrepareError> {
-    let Some(site) = request.sites.get(index) else {
-        return Ok(None);
-    };
-    let code_len = gap::pages(site.max_len.max(1));
-    let data_len = gap::pages(site.private_len);
-    // The record's length is known when the image is: most of it is the caller's information.
-    let record_room = gap::pages(HEADER_LEN as u64 + 4096 + 2 * site.info.to_string().len() as u64);
-    let mut elsewhere = None;
-    for at in gap::near(maps, site.site, code_len + data_len + record_room) {
-        let private = AvmaRange::new(at.plus(code_len), site.private_len);
-        let group = membership(request, index, leader, at, private);
-        match (site.build)(&Placement {
-            image: at,
-            arena,
-            private,
-            gate: group.map(|group| Avma(group.gate.0)),
-        }) {
-            Ok(image) => {
-                check_image(site, &image, at)?;
-                let lens = (code_len, data_len);
-                let record = record_of(request, site, &image, lens, arena, group);
-                return Ok(
-                    (record.encode(RecordState::Placed).len() as u64 <= record_room)
-                        .then_some((image, record)),
-                );
-            }
-            Err(error @ BuildError::Elsewhere(_)) => elsewhere = Some(error),
-            Err(error @ BuildError::Never(_)) => return Err(PrepareError::Build(error)),
-        }
-    }
-    Err(match elsewhere {
-        Some(error) => PrepareError::Build(error),
-        None => PrepareError::NoGap {
-            site: site.site,
-            len: site.max_len,
-        },
-    })
-}
-
-/// What the record of a site with its image at `at` says of the others; `None` if there are none.
-fn membership(
-    request: &Request<'_>,
-    index: usize,
-    leader: Option<Membership>,
-    at: Avma,
-    private: AvmaRange,
-) -> Option<Membership> {
-    let count = u32::try_from(request.sites.len()).unwrap_or(u32::MAX);
-    let index = u32::try_from(index).unwrap_or(u32::MAX);
-    (count > 1).then(|| Membership {
-        index,
-        count,
-        leader: leader.map_or(Hex(at.0), |leader| leader.leader),
-        gate: leader.map_or(Hex(private.start.plus(request.gate).0), |leader| {
-            leader.gate
-        }),
-    })
-}
-
-fn check_image(site: &SiteRequest<'_>, image: &CheckedImage, at: Avma) -> Result<(), PrepareError> {
-    let plan = image.poke_plan();
-    if plan.at != site.site {
-        return Err(PrepareError::Mismatch("its poke is elsewhere"));
-    }
-    if plan.image.start != at || plan.image.len() > site.max_len {
-        return Err(PrepareError::Mismatch("it lies elsewhere or is longer"));
-    }
-    Ok(())
-}
-
-fn record_of(
-    request: &Request<'_>,
-    site: &SiteRequest<'_>,
-    image: &CheckedImage,
-    (code_len, data_len): (u64, u64),
-    arena: AvmaRange,
-    group: Option<Membership>,
-) -> Record {
-    // One site owns it.
-    let arena =
-        Some(arena).filter(|arena| !arena.is_empty() && group.is_none_or(|group| group.index == 0));
-    let plan = image.poke_plan();
-    let code = AvmaRange::new(plan.image.start, code_len);
-    let data = AvmaRange::new(code.end, data_len);
-    Record {
-        id: request.id.clone(),
-        site: Hex(plan.at.0),
-        old: to_hex(&plan.old),
-        new: to_hex(&plan.new),
-        displaced: plan.displaced.into(),
-        ips: plan
-            .ips
-            .pairs()
-            .iter()
-            .map(|(from, to)| (Hex(from.0), Hex(to.0)))
-            .collect(),
-        image: plan.image.into(),
-        code: code.into(),
-        data: (!data.is_empty()).then(|| data.into()),
-        arena: arena.map(Span::from),
-        backend: request.arena.map(Arena::backend).unwrap_or_default(),
-        group,
-        calls_application: image.image().calls_application(),
-        placed_at: SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs()),
-        info: site.info.clone(),
-    }
-}
-
-/// Where the record of a region lies: behind code and data.
-fn record_range(record: &Record) -> AvmaRange {
-    let before = record.data.unwrap_or(record.code).range();
-    AvmaRange::new(
-        before.end,
-        gap::pages(record.encode(RecordState::Placed).len() as u64),
-    )
-}
-
 fn map_all(
     process: &Process,
     id: &str,
@@ -446,93 +280,4 @@ fn write_record(process: &Process, record: &Record, at: Avma) -> Result<(), Memo
         .memory()
         .write(at.plus(HEADER_LEN as u64), &bytes[HEADER_LEN..])?;
     process.memory().write(at, &bytes[..HEADER_LEN])
-}
-
-/// A retired patch serves again if the new images are the old ones, byte for byte at the same addresses: whoever still
-/// returns into them finds what was there.
-fn take_up_retired(
-    process: &Process,
-    request: &Request<'_>,
-    inventory: &Inventory,
-) -> Result<Option<(Vec<(PokePlan, Record)>, Found)>, PrepareError> {
-    for found in inventory
-        .found
-        .iter()
-        .filter(|found| found.state == FoundState::Retired)
-    {
-        let arena_len = request.arena.map_or(0, Arena::len);
-        let arena = found.arena().unwrap_or(AvmaRange::new(Avma(0), 0));
-        let fits = found.id == request.id
-            && found.regions.len() == request.sites.len()
-            && arena.len() == arena_len
-            && request.arena.is_none_or(|wanted| {
-                let backend = found.record().map(|record| record.backend);
-                backend == Some(wanted.backend()) && wanted.at().is_none_or(|at| at == arena.start)
-            });
-        if !fits {
-            continue;
-        }
-        let mut sites = Vec::new();
-        for (index, region) in found.regions.iter().enumerate() {
-            sites.extend(same_again(process, request, index, region, arena)?);
-        }
-        if sites.len() != request.sites.len() {
-            continue;
-        }
-        if let Some(gate) = found.gate() {
-            process.memory().write(gate, &[0])?;
-        }
-        if let Some(wanted) = request.arena {
-            wanted.replace_in(process, arena)?;
-        }
-        // Only the state word: rewriting a whole record would leave a moment without one, in which a killed upatch made the
-        // retired image look like rubbish.
-        clean::mark(process, found, RecordState::Placed)?;
-        reach(FailPoint::Prepared);
-        return Ok(Some((sites, found.clone())));
-    }
-    Ok(None)
-}
-
-/// One site of a retired patch, if it would come out just the same.
-fn same_again(
-    process: &Process,
-    request: &Request<'_>,
-    index: usize,
-    region: &Region,
-    arena: AvmaRange,
-) -> Result<Option<(PokePlan, Record)>, PrepareError> {
-    let (Some(old), Some(site)) = (&region.record, request.sites.get(index)) else {
-        return Ok(None);
-    };
-    let code = old.code.range();
-    let data_len = gap::pages(site.private_len);
-    let fits = old.site.0 == site.site.0
-        && code.len() == gap::pages(site.max_len.max(1))
-        && old.data.map_or(0, |data| data.len.0) == data_len
-        && old.group.is_some() == (request.sites.len() > 1);
-    if !fits {
-        return Ok(None);
-    }
-    let Ok(image) = (site.build)(&Placement {
-        image: code.start,
-        arena,
-        private: AvmaRange::new(code.end, site.private_len),
-        gate: old.group.map(|group| Avma(group.gate.0)),
-    }) else {
-        return Ok(None);
-    };
-    let bytes = image.image().bytes();
-    let same = check_image(site, &image, code.start).is_ok()
-        && process.memory().read_vec(code.start, bytes.len())? == bytes;
-    let record = record_of(
-        request,
-        site,
-        &image,
-        (code.len(), data_len),
-        arena,
-        old.group,
-    );
-    let agrees = record.site == old.site && record.new == old.new && record.old == old.old;
-    Ok((same && agrees).then(|| (image.poke_plan(), old.clone())))
 }
