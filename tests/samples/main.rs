@@ -15,6 +15,7 @@ mod libssl;
 mod memcached;
 mod postgresql;
 mod redis;
+mod redis_lockdown;
 mod system;
 
 use anyhow::{Result, ensure};

@@ -16,7 +16,7 @@ pub use drivers::{
     Transport, libc_driver, libc_file, libmodbus_driver, libssh_driver, libssh2_driver,
 };
 pub use memcached::{Load, LoadReport, Memcached, Session};
-pub use patching::{Applied, Site, apply, apply_with};
+pub use patching::{Applied, Site, apply, apply_several, apply_with};
 pub use postgres::{
     BenchReport, CycleFigures, Cycles, Figures, Outcome, Pgbench, Postgres,
     Session as PostgresSession, Transaction,

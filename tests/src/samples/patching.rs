@@ -1,6 +1,7 @@
 //! Applying a sample to a process with the `upatch` program, reading its counters, and taking it off again.
 
 use std::ffi::OsString;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -61,6 +62,11 @@ impl Site {
             file_offset: file_offset(&elf, address)?,
         })
     }
+
+    /// Where in the file the patch may change bytes.
+    fn window(&self) -> Range<u64> {
+        self.file_offset..self.file_offset + JUMP
+    }
 }
 
 fn file_offset(elf: &object::File<'_>, address: u64) -> Result<u64> {
@@ -74,7 +80,7 @@ fn file_offset(elf: &object::File<'_>, address: u64) -> Result<u64> {
 #[derive(Debug)]
 pub struct Applied {
     pid: u32,
-    site: Site,
+    file: PathBuf,
     /// The command line that applied it, as a user would type it.
     pub command: String,
     /// How long the whole command took.
@@ -102,11 +108,32 @@ pub fn apply_with(
     scratch: &Scratch,
     options: &[&str],
 ) -> Result<Applied> {
+    apply_several(sample, pid, &[site], scratch, options)
+}
+
+/// As [`apply_with`], for a sample that patches several functions of one module.
+///
+/// # Errors
+/// As [`apply`], and when one of the sites is not changed.
+pub fn apply_several(
+    sample: &str,
+    pid: u32,
+    sites: &[Site],
+    scratch: &Scratch,
+    options: &[&str],
+) -> Result<Applied> {
+    let file = sites.first().context("no site")?.file.clone();
     let object = build_sample(sample, scratch.path())?;
-    let build_id = build_id_of(&site.file)?;
+    let build_id = build_id_of(&file)?;
     let mut args: Vec<OsString> = vec!["apply".into(), "--pid".into(), pid.to_string().into()];
     args.extend(["--build-id".into(), build_id.into()]);
-    if let Some(offset) = site.offset {
+    if let [
+        Site {
+            offset: Some(offset),
+            ..
+        },
+    ] = sites
+    {
         args.extend(["--offset".into(), format!("{offset:#x}").into()]);
     }
     args.extend(options.iter().map(OsString::from));
@@ -116,21 +143,24 @@ pub fn apply_with(
     let start = Instant::now();
     let answer = succeed(&args)?;
     let took = start.elapsed();
-    let changed = changed_text(pid, &site.file)?;
-    let window = site.file_offset..site.file_offset + JUMP;
+    let changed = changed_text(pid, &file)?;
+    for site in sites {
+        ensure!(
+            changed.iter().any(|at| site.window().contains(at)),
+            "applied, but {:#x} in {} is as before",
+            site.file_offset,
+            file.display()
+        );
+    }
+    let ours = |at: &u64| sites.iter().any(|site| site.window().contains(at));
     ensure!(
-        !changed.is_empty(),
-        "applied, but the text of {} is as before",
-        site.file.display()
-    );
-    ensure!(
-        changed.iter().all(|at| window.contains(at)),
-        "text changed outside {window:#x?} of {}: {changed:x?}",
-        site.file.display()
+        changed.iter().all(ours),
+        "text changed outside the sites of {}: {changed:x?}",
+        file.display()
     );
     let applied = Applied {
         pid,
-        site,
+        file,
         command,
         took,
         answer,
@@ -182,11 +212,11 @@ impl Applied {
     /// `upatch` fails, or the module's text is not what its file holds.
     pub fn revert(self) -> Result<Value> {
         let answer = succeed(&["revert", "--pid", &self.pid.to_string()])?;
-        let changed = changed_text(self.pid, &self.site.file)?;
+        let changed = changed_text(self.pid, &self.file)?;
         ensure!(
             changed.is_empty(),
             "reverted, but {} differs at {changed:x?}",
-            self.site.file.display()
+            self.file.display()
         );
         // An image that calls functions of the program stays mapped: a suspended context may return into it.
         let states = self.states()?;

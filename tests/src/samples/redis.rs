@@ -56,6 +56,8 @@ impl Redis {
             "",
             "--appendonly",
             "no",
+            "--enable-debug-command",
+            "yes",
             "--unixsocket",
         ]);
         command.arg(&socket).arg("--dir").arg(scratch.path());
