@@ -6,7 +6,7 @@ use std::process::Command;
 
 use upatch_abi::ctx::{self, CtxField};
 use upatch_abi::helpers::{Arg, HELPERS};
-use upatch_abi::{UPATCH_H, verdict};
+use upatch_abi::{HEADERS, UPATCH_H, verdict};
 
 const FLAGS: [&str; 9] = [
     "-target",
@@ -305,4 +305,21 @@ fn refuses_other_machines() {
         .output()
         .unwrap();
     assert!(String::from_utf8_lossy(&output.stderr).contains("upatch.h is for BPF programs"));
+}
+
+/// Each header alone, twice, and all of them, as strictly as an author may compile; what isn't used leaves nothing.
+#[test]
+fn sanitising_headers_stand_alone() {
+    for (name, _) in HEADERS {
+        let source = format!("#include \"{name}\"\n#include \"{name}\"\n{USES}");
+        for standard in ["gnu11", "gnu17", "gnu2x"] {
+            compile(&source, standard).unwrap_or_else(|error| panic!("{name}: {error}"));
+        }
+    }
+    let with = |header: &str| compile(&format!("#include \"{header}\"\n{USES}"), "gnu17").unwrap();
+    let functions = |assembly: String| assembly.matches("@function").count();
+    assert_eq!(
+        functions(with("upatch_sanitize.h")),
+        functions(with("upatch.h"))
+    );
 }

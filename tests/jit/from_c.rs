@@ -83,6 +83,7 @@ fn refusals(source: &Path) -> Vec<String> {
 fn the_check_follows_what_is_compiled_from_c() {
     let folders = [
         "cases/bench",
+        "cases/sanitise",
         "../samples",
         "cases/objects/accept",
         "cases/verifier/accepted",

@@ -1,6 +1,6 @@
 //! `upatch build`: a patch written in C becomes an object that parses and links.
 //!
-//! It brings the header, finds the compiler and passes the flags that the verifier and the JIT rely on. Whether the
+//! It brings the headers, finds the compiler and passes the flags that the verifier and the JIT rely on. Whether the
 //! programs are safe is for the caller to ask. An output file is only replaced by an object that is a patch.
 //! The same source in the same folder gives the same bytes, and so the same patch id.
 
@@ -150,8 +150,10 @@ pub fn compile_and_link(request: &BuildRequest) -> Result<BuildReport, BuildErro
         .prefix("upatch-build-")
         .tempdir()
         .map_err(io("create a folder in", &std::env::temp_dir()))?;
-    let header = scratch.path().join("upatch.h");
-    std::fs::write(&header, upatch_abi::UPATCH_H).map_err(io("write", &header))?;
+    for (name, text) in upatch_abi::HEADERS {
+        let header = scratch.path().join(name);
+        std::fs::write(&header, text).map_err(io("write", &header))?;
+    }
     let compiled = scratch.path().join("patch.o");
     compile(&clang, request, scratch.path(), &compiled)?;
 
