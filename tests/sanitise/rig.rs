@@ -78,6 +78,7 @@ impl Rig {
         let site = SiteRegs {
             free: GprSet::EMPTY,
             at_entry: true,
+            gated: false,
             vectors: VectorState::detect().unwrap_or(VectorState::SSE),
         };
         let patch = compile(&verified, &site);
