@@ -131,6 +131,9 @@ fn hot_patches_are_short() {
 #[ignore = "prints; checks nothing"]
 fn show() {
     let source = std::env::var("UPATCH_SHOW").unwrap();
+    for refusal in refusals(Path::new(&source)) {
+        println!("{}", refusal.lines().next().unwrap_or_default());
+    }
     for verified in programs(Path::new(&source)) {
         println!("{}", verified.program().listing());
         let patch = compile(&verified, &sites()[0]);

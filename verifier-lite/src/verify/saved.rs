@@ -14,6 +14,9 @@ use super::value::Value;
 /// States remembered at one instruction; beyond that older ones are forgotten.
 const MOST: usize = 8192;
 
+/// States of one kind that a newer one is compared with: where paths differ in ranges, few of the older ones ever cover it.
+const LOOKED_AT: usize = 64;
+
 /// States of the current path that a newer one is compared with: an endless loop is recognised if it comes back to the
 /// same state within so many rounds. Others end with the analysis budget.
 const PERIOD: usize = 64;
@@ -53,7 +56,7 @@ impl SavedStates {
             .iter()
             .filter(move |mask| *mask & !all == 0)
             .filter_map(move |mask| self.by_key.get(&(*mask, hash_of(&constants, *mask))))
-            .flat_map(|places| places.iter().rev())
+            .flat_map(|places| places.iter().rev().take(LOOKED_AT))
             .filter_map(|place| self.states.get(*place))
     }
 

@@ -170,6 +170,15 @@ impl Stack {
         self.forget(start, end);
     }
 
+    /// The cells that have bytes of a range.
+    fn overlapping(&self, start: usize, end: usize) -> &[Cell] {
+        let first = self.cells.partition_point(|cell| cell.end() <= start);
+        let behind = self
+            .cells
+            .partition_point(|cell| usize::from(cell.start) < end);
+        self.cells.get(first..behind).unwrap_or_default()
+    }
+
     /// What a load of `size` at a known offset gives, zero-extended.
     pub(crate) fn read(&self, at: i64, size: Size) -> Result<Value, Unreadable> {
         let start = index(at);
@@ -177,7 +186,7 @@ impl Stack {
         if let Some(missing) = self.init.first_missing(start, end) {
             return Err(Unreadable::Uninit(offset(missing)));
         }
-        for cell in self.cells.iter().filter(|cell| cell.overlaps(start, end)) {
+        for cell in self.overlapping(start, end) {
             let cell_start = usize::from(cell.start);
             if cell_start == start && cell.size == size {
                 return Ok(cell.value);
@@ -200,7 +209,7 @@ impl Stack {
         let mut known = 0u64;
         let mut next = start;
         let end = start + usize::from(size.bytes());
-        for cell in self.cells.iter().filter(|cell| cell.overlaps(start, end)) {
+        for cell in self.overlapping(start, end) {
             let constant = match cell.value {
                 Value::Number(scalar, _) => scalar.as_constant(),
                 Value::Uninit | Value::Pointer(..) | Value::Callback(_) => None,
@@ -223,9 +232,9 @@ impl Stack {
 
     fn check_numbers(&self, start: usize, end: usize) -> Result<(), Unreadable> {
         let pointer = self
-            .cells
+            .overlapping(start, end)
             .iter()
-            .find(|cell| cell.overlaps(start, end) && !matches!(cell.value, Value::Number(..)));
+            .find(|cell| !matches!(cell.value, Value::Number(..)));
         match pointer {
             Some(cell) => Err(Unreadable::PartOfPointer(offset(usize::from(cell.start)))),
             None => Ok(()),

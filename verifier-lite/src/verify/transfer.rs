@@ -277,6 +277,12 @@ impl Step<'_> {
     ) -> Result<(), MixedMemory> {
         let loaded = match self.place(state, at, size, false)? {
             Some(Place::Stack(frame, span)) => match span.exact() {
+                Some(offset) if is_element(size, at.0) => {
+                    match state.frame_at(frame).stack.read(offset, size) {
+                        Ok(value) => value,
+                        Err(_) => Value::Uninit,
+                    }
+                }
                 Some(offset) => self.load_stack(state, frame, offset, size),
                 None => Value::number(Scalar::of_size(size)),
             },
@@ -364,6 +370,9 @@ impl Step<'_> {
                 };
                 let stack = &mut state.frame_at_mut(frame).stack;
                 match span.exact() {
+                    Some(offset) if is_element(size, at.0) => {
+                        stack.fill(offset, i64::from(size.bytes()));
+                    }
                     Some(offset) => stack.write(offset, size, value),
                     None => stack.smudge(span.low, span.high - span.low + i64::from(size.bytes())),
                 }
@@ -413,6 +422,12 @@ impl Step<'_> {
         }
         Ok(())
     }
+}
+
+/// Is this a byte reached through a computed address, an element of a string? What it is is not kept: in a loop over a
+/// buffer each path would know other bytes, and none would cover another.
+fn is_element(size: Size, base: Reg) -> bool {
+    size == Size::B && base != Reg::R10
 }
 
 /// r0 is the result, r1 to r5 are gone.
