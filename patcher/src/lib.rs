@@ -4,6 +4,7 @@ pub mod apply;
 pub mod build;
 pub mod cli;
 pub mod doctor;
+pub mod kernel;
 pub mod object;
 pub mod patching;
 pub mod process;

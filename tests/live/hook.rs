@@ -134,6 +134,7 @@ impl Target {
             }],
             gate: 0,
             arena: Some(&arena),
+            links: &[],
         };
         let prepared = patching::prepare(&self.process, &request)?;
         let applied = patching::apply(prepared)?;

@@ -13,6 +13,7 @@ mod libssh_hexa;
 mod libssh_user;
 mod libssl;
 mod memcached;
+mod memcached_udp;
 mod postgresql;
 mod redis;
 mod redis_lockdown;

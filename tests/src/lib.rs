@@ -4,6 +4,7 @@ pub mod c;
 pub mod child;
 pub mod jit_diff;
 pub mod native;
+pub mod network;
 pub mod object_fuzz;
 pub mod packages;
 pub mod programs;

@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::kernel::AttachedInfo;
 use crate::object::{Budget, EventRing, GlobalInfo, Role, TypeTable, render, render_within};
 
 /// Bytes of arena variables that are read at once for telemetry; larger ones are cut, visibly.
@@ -35,6 +36,9 @@ pub struct PatchInfo {
     pub globals: Vec<GlobalInfo>,
     /// Their types.
     pub types: TypeTable,
+    /// Kernel programs that came with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kernel: Vec<AttachedInfo>,
     /// The ring of events, if the patch has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub events: Option<EventRing>,

@@ -13,8 +13,11 @@ mod join;
 pub mod program;
 pub mod query;
 pub mod seccomp;
+pub mod shared;
 pub mod unwinding;
 
+use shared::Shared;
+use upatch_abi::arena::window_for;
 use upatch_jit::{CompiledPatch, VectorState, private};
 use upatch_trampolines::{
     Avma, CheckFailure, CheckedImage, DisplacedInsns, Liveness, SiteKind, TrampolineTemplate,
@@ -23,11 +26,12 @@ use upatch_trampolines::{
 use upatch_verifier::program::ProgramKind;
 use upatch_verifier::{Pc, Policy, VerifiedProgram};
 
+use crate::kernel::{self, KernelError};
 use crate::object::{ArenaLayout, ObjectProgram, PatchObject, TypeTable};
 use crate::patching::record::MAX_SITES;
 use crate::patching::{
-    self, Applied, Arena, ArenaError, BuildError, FoundState, Placement, PokeFigures, PrepareError,
-    Record, Request, SiteRequest,
+    self, Applied, ArenaError, Backend, BuildError, FoundState, Placement, PokeFigures,
+    PrepareError, Record, Request, SiteRequest,
 };
 use crate::process::status::Status;
 use crate::process::{MemoryError, Process, ProcessError};
@@ -48,6 +52,10 @@ pub struct ApplyRequest<'a> {
     pub operator: Override,
     /// What the verifier allows.
     pub policy: Policy,
+    /// What the arena shall be made of; without a word the kernel's if the object has kernel programs, else a memory file.
+    pub backend: Option<Backend>,
+    /// Where kernel programs go.
+    pub devices: &'a [kernel::Device],
 }
 
 /// Why a patch is not applied. The target is as before.
@@ -126,6 +134,12 @@ pub enum ApplyError {
     /// What the compiler made did not pass the check of its machine code: an error of ours, found in time.
     #[error("the machine-code check refuses the image: {0}")]
     Check(CheckFailure),
+    /// Kernel programs reach no memory file.
+    #[error("the object has kernel programs, which reach an arena of the kernel's only")]
+    MemfdForKernel,
+    /// Its kernel programs are not in place.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
     /// There is no memory to share with it.
     #[error(transparent)]
     Arena(#[from] ArenaError),
@@ -162,6 +176,10 @@ pub struct Plan<'p> {
     pub id: String,
     /// One for each program of the object, never none; the first is the leader.
     pub sites: Vec<SitePlan>,
+    /// Programs for the kernel that come along.
+    pub kernel: kernel::Plan,
+    /// What the arena will be made of.
+    pub backend: Backend,
     arena: Option<ArenaContent>,
 }
 
@@ -201,6 +219,13 @@ pub fn plan<'p>(process: &'p Process, request: &ApplyRequest<'_>) -> Result<Plan
         return Err(ApplyError::TooManySites { count });
     }
     let verified = program::all_verified(object, &request.policy)?;
+    let kernel = kernel::plan(object, request.devices)?;
+    let backend = match (request.backend, kernel.programs.is_empty()) {
+        (Some(Backend::Memfd), false) => return Err(ApplyError::MemfdForKernel),
+        (Some(backend), _) => backend,
+        (None, true) => Backend::Memfd,
+        (None, false) => Backend::Kernel,
+    };
     let target = TargetImage::snapshot(process)?;
     let mut sites: Vec<SitePlan> = Vec::new();
     for (program, verified) in object.programs().iter().zip(&verified) {
@@ -224,11 +249,20 @@ pub fn plan<'p>(process: &'p Process, request: &ApplyRequest<'_>) -> Result<Plan
         sites.push(site);
     }
     let window = sites.iter().map(|site| site.compiled.arena_window).max();
+    // Kernel programs have one even if no patch uses it.
+    let for_kernel = if kernel.programs.is_empty() {
+        0
+    } else {
+        window_for(object.arena().len).unwrap_or(0)
+    };
+    let window = window.unwrap_or(0).max(for_kernel);
     Ok(Plan {
         process,
         id: object.id(),
-        arena: arena_content(object.arena(), window.unwrap_or(0)),
+        arena: arena_content(object.arena(), window),
         sites,
+        kernel,
+        backend,
     })
 }
 
@@ -322,7 +356,12 @@ impl Plan<'_> {
     ///
     /// # Errors
     /// See [`ApplyError`]; the target runs unpatched then.
-    pub fn carry_out(self) -> Result<Applied, ApplyError> {
+    pub fn carry_out(mut self) -> Result<Applied, ApplyError> {
+        let shared = Shared::make(&[self.process], &self)?;
+        if let Some(leader) = self.sites.first_mut() {
+            leader.info.kernel = shared.infos();
+        }
+        let links = shared.links();
         let several = self.sites.len() > 1;
         type Build<'b> = Box<dyn Fn(&Placement) -> Result<CheckedImage, BuildError> + 'b>;
         let templates: Vec<TrampolineTemplate> = self
@@ -354,15 +393,12 @@ impl Plan<'_> {
                     .expect("the record's information serialises"),
             });
         }
-        let arena = self
-            .arena
-            .map(|arena| Arena::memfd(&self.id, arena.len, &arena.initial, None))
-            .transpose()?;
         let request = Request {
             id: self.id,
             sites,
             gate: private::GATE,
-            arena: arena.as_ref(),
+            arena: shared.arena(),
+            links: &links,
         };
         let prepared = patching::prepare(self.process, &request)?;
         for (site, record) in self.sites.iter().zip(prepared.records()) {
@@ -469,6 +505,7 @@ fn info_of(
         section: program.section.clone(),
         globals: arena.globals.clone(),
         types: arena.types.clone(),
+        kernel: Vec::new(),
         events: arena.events.clone(),
     }
 }

@@ -2,7 +2,7 @@
 
 use upatch_verifier::{Policy, Rejection, VerifiedProgram, verify};
 
-use crate::object::{LinkError, ObjectError, ObjectProgram, PatchObject, link};
+use crate::object::{LinkError, ObjectError, ObjectProgram, PatchObject, link, link_kernel};
 
 /// Why an object gives no verified program.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +48,7 @@ pub fn verified(
     })
 }
 
-/// Links and verifies all programs of an object.
+/// Links and verifies all programs of an object; those for the kernel are only linked, it judges them itself.
 ///
 /// # Errors
 /// The first program that fails.
@@ -56,9 +56,16 @@ pub fn all_verified(
     object: &PatchObject,
     policy: &Policy,
 ) -> Result<Vec<VerifiedProgram>, ProgramError> {
-    object
+    let verified: Result<Vec<_>, _> = object
         .programs()
         .iter()
         .map(|program| verified(object, program, policy))
-        .collect()
+        .collect();
+    for program in object.kernel_programs() {
+        link_kernel(object, program).map_err(|error| ProgramError::Link {
+            program: program.name.clone(),
+            error,
+        })?;
+    }
+    verified
 }

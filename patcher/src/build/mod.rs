@@ -15,7 +15,7 @@ use upatch_verifier::Program;
 
 pub use clang::{Clang, ClangError};
 
-use crate::object::{LinkError, ObjectError, PatchObject, link};
+use crate::object::{LinkError, ObjectError, PatchObject, link, link_kernel};
 
 /// Headers of the C library and the kernel for this machine, which a compiler for BPF doesn't look for.
 const MULTIARCH: &str = "/usr/include/x86_64-linux-gnu";
@@ -169,6 +169,12 @@ pub fn compile_and_link(request: &BuildRequest) -> Result<BuildReport, BuildErro
             })
         })
         .collect::<Result<Vec<_>, _>>()?;
+    for program in object.kernel_programs() {
+        link_kernel(&object, program).map_err(|error| BuildError::Link {
+            program: program.name.clone(),
+            error,
+        })?;
+    }
     Ok(BuildReport {
         clang,
         output,

@@ -29,6 +29,8 @@ pub(super) fn run(args: &ApplyArgs) -> Result<Report, Failure> {
             allow_write: args.allow_write,
             ..Policy::default()
         },
+        backend: args.arena,
+        devices: &args.dev,
     };
     let place = |failure: Failure| failure.at(target::place(args.pid));
     let failed = |error: ApplyError| {
@@ -67,14 +69,18 @@ pub(super) fn run(args: &ApplyArgs) -> Result<Report, Failure> {
     let set = rules::in_words(&rules);
     if args.dry_run {
         let explained: String = plan.sites.iter().map(explained).collect();
+        let (attached, kernel_programs) = planned_programs(&plan);
         let text = format!(
-            "would patch {head}{set}{warnings}{explained}{}",
+            "would patch {head}{attached}{set}{warnings}{explained}{}",
             arena(&plan)
         );
+        json["kernel_programs"] = kernel_programs.into();
         json["dry_run"] = true.into();
         return Ok(Report { text, json });
     }
     let id = plan.id.clone();
+    let backend = plan.backend;
+    let (attached, kernel_programs) = planned_programs(&plan);
     let applied = plan.carry_out().map_err(failed)?;
     for (index, (poked, _)) in applied.sites.iter().enumerate() {
         json["sites"][index]["image"] = poked.image.start.to_string().into();
@@ -83,6 +89,8 @@ pub(super) fn run(args: &ApplyArgs) -> Result<Report, Failure> {
     json["arena"] = applied
         .arena()
         .map_or(Value::Null, |arena| arena.start.to_string().into());
+    json["backend"] = applied.arena().map(|_| backend.name()).into();
+    json["kernel_programs"] = kernel_programs.clone().into();
     json["stops"] = applied.figures.stops.into();
     json["longest_stop_us"] = json!(applied.figures.longest_stop.as_secs_f64() * 1e6);
     json["tasks"] = applied.figures.tasks.into();
@@ -94,11 +102,30 @@ pub(super) fn run(args: &ApplyArgs) -> Result<Report, Failure> {
         })
         .collect();
     let text = format!(
-        "patch {id} applied to process {}: {head}{set}  {}\n{finished}{warnings}",
+        "patch {id} applied to process {}: {head}{attached}{set}  {}\n{finished}{warnings}",
         args.pid,
         stops_in_words(&applied.figures)
     );
     Ok(Report { text, json })
+}
+
+/// The kernel programs that come along, a line each, and the same for the report.
+fn planned_programs(plan: &Plan<'_>) -> (String, Vec<Value>) {
+    let programs = &plan.kernel.programs;
+    let lines = programs.iter().map(|program| {
+        format!(
+            "  kernel program {} on {} of {}\n",
+            program.name, program.hook, program.interface
+        )
+    });
+    let members = programs.iter().map(|program| {
+        json!({
+            "name": program.name,
+            "hook": program.hook,
+            "interface": program.interface,
+        })
+    });
+    (lines.collect(), members.collect())
 }
 
 /// Where the patch goes: in the first line if there is one site, else a line each.
@@ -177,7 +204,10 @@ fn arena(plan: &Plan<'_>) -> String {
     let window = plan.sites.iter().map(|site| site.compiled.arena_window);
     match window.max() {
         Some(bytes) if bytes > 0 => {
-            format!("  arena: {bytes} bytes, shared with forked children\n")
+            format!(
+                "  arena: {bytes} bytes ({}), shared with forked children\n",
+                plan.backend.name()
+            )
         }
         Some(_) | None => String::new(),
     }

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::kernel::Device;
+use crate::patching::Backend;
 use clap::{Args, Parser, Subcommand};
 
 /// Live-patch a running program with verified BPF.
@@ -136,6 +138,13 @@ pub(crate) struct ApplyArgs {
     /// Set a rule before the patch goes live, as `rules set` does; repeatable.
     #[arg(long, value_name = "PATH=VALUE")]
     pub rule: Vec<String>,
+    /// What the memory is made of that the patch shares: `memfd`, or `kernel`, which kernel programs reach too.
+    /// Default: kernel if the object has kernel programs.
+    #[arg(long, value_name = "BACKEND", value_parser = parse_backend)]
+    pub arena: Option<Backend>,
+    /// The network device of the object's kernel programs, or of one of them; repeatable.
+    #[arg(long, value_name = "[PROGRAM=]IFACE", value_parser = parse_device)]
+    pub dev: Vec<Device>,
     /// Do everything but touch the process, and print what would be done.
     #[arg(long)]
     pub dry_run: bool,
@@ -286,4 +295,26 @@ fn parse_number(text: &str) -> Result<u64, String> {
         None => text.parse(),
     };
     parsed.map_err(|_| format!("`{text}` is not a number (decimal, or hexadecimal with 0x)"))
+}
+
+fn parse_backend(text: &str) -> Result<Backend, String> {
+    match text {
+        "memfd" => Ok(Backend::Memfd),
+        "kernel" => Ok(Backend::Kernel),
+        _ => Err("memfd or kernel".to_owned()),
+    }
+}
+
+fn parse_device(text: &str) -> Result<Device, String> {
+    let (program, interface) = match text.split_once('=') {
+        Some((program, interface)) => (Some(program.to_owned()), interface),
+        None => (None, text),
+    };
+    if interface.is_empty() || program.as_deref() == Some("") {
+        return Err("IFACE or PROGRAM=IFACE".to_owned());
+    }
+    Ok(Device {
+        program,
+        interface: interface.to_owned(),
+    })
 }

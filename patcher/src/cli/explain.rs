@@ -5,6 +5,7 @@ use crate::apply::ApplyError;
 use crate::apply::program::ProgramError;
 use crate::apply::query::QueryError;
 use crate::build::BuildError;
+use crate::kernel::KernelError;
 use crate::patching::{self, ArenaError, PokeError, PrepareError, RevertError};
 use crate::process::{HoldError, MemoryError, ProcessError, RemoteError, StopError};
 use crate::target::{self, ResolveError, SnapshotError};
@@ -165,6 +166,10 @@ impl From<ApplyError> for Failure {
                 Self::new(Exit::Refused, message).hint("this is a bug of upatch that did no harm: please report it with the object")
             }
             ApplyError::Arena(error) => error.into(),
+            ApplyError::Kernel(error) => error.into(),
+            ApplyError::MemfdForKernel => {
+                Self::new(Exit::Usage, message).hint("leave --arena memfd out")
+            }
             ApplyError::Prepare(error) => error.into(),
             ApplyError::Apply(error) => error.into(),
             ApplyError::Memory(error) => error.into(),
@@ -180,7 +185,41 @@ impl From<ArenaError> for Failure {
                 .hint("raise the limit: ulimit -f unlimited (setrlimit(2), RLIMIT_FSIZE)"),
             ArenaError::Failed { .. } => Self::new(Exit::Internal, message)
                 .hint("the arena's memory is upatch's own: see the machine's free memory and the limits of upatch's cgroup"),
+            ArenaError::NotPermitted(_) => Self::new(Exit::Permission, message)
+                .hint("run upatch as root (CAP_BPF); a patch without kernel programs also works with --arena memfd"),
+            ArenaError::Unsupported(_) => Self::new(Exit::Refused, message)
+                .hint("a patch without kernel programs also works with --arena memfd, on any kernel"),
+            ArenaError::TooLarge { .. } => Self::new(Exit::Object, message)
+                .hint("make the variables of the patch smaller"),
+            ArenaError::Taken { .. } => Self::new(Exit::Refused, message).hint("try again"),
             ArenaError::TooSmall { .. } => Self::new(Exit::Internal, message),
+        }
+    }
+}
+
+impl From<KernelError> for Failure {
+    fn from(error: KernelError) -> Self {
+        let message = in_one_line(&error);
+        match error {
+            KernelError::Link { .. } | KernelError::TypeInformation { .. } => {
+                Self::new(Exit::Object, message)
+            }
+            KernelError::NoKfunc { .. } => Self::new(Exit::Object, message)
+                .hint("functions of the program can be called by patches only, functions of the kernel by kernel programs only"),
+            KernelError::Rejected { .. } => Self::new(Exit::Object, message)
+                .hint("kernel programs are judged by the running kernel; its last words are above"),
+            KernelError::NoDevice { .. } => Self::new(Exit::Usage, message)
+                .hint("name the network device: --dev IFACE, or --dev PROGRAM=IFACE for each"),
+            KernelError::NoProgram { .. } => Self::new(Exit::Usage, message)
+                .hint("--dev says where the object's kernel programs go"),
+            KernelError::NoInterface { .. } => Self::new(Exit::Target, message).hint(
+                "`ip link` lists them; for a device in a container run upatch in its network namespace: nsenter --net=/proc/PID/ns/net upatch …",
+            ),
+            KernelError::NotPermitted { .. } => Self::new(Exit::Permission, message)
+                .hint("run upatch as root (CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN)"),
+            KernelError::Attach { .. } => Self::new(Exit::Refused, message)
+                .hint("tcx came with Linux 6.6; `bpftool net` shows what is attached there"),
+            KernelError::Failed { .. } => Self::new(Exit::Internal, message),
         }
     }
 }
@@ -224,6 +263,8 @@ impl From<RevertError> for Failure {
         let message = in_one_line(&error);
         match error {
             RevertError::Vanished(_) => Self::new(Exit::Target, message),
+            RevertError::NotPermitted(_) => Self::new(Exit::Permission, message)
+                .hint("run upatch as root (CAP_SYS_ADMIN)"),
             RevertError::Damaged { .. } => Self::new(Exit::Contested, message)
                 .hint("something overwrote upatch's record in the process; restart the process to be rid of the patch"),
             RevertError::FileDisagrees { .. } => Self::new(Exit::Contested, message),

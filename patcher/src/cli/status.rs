@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::args::PidArgs;
 use super::{Failure, Report, target};
 use crate::apply::info::PatchInfo;
-use crate::patching::{Found, FoundState, inspect};
+use crate::patching::{Found, FoundState, Inventory, Link, inspect};
 use crate::telemetry::{Reading, read};
 
 pub(super) fn run(args: &PidArgs) -> Result<Report, Failure> {
@@ -30,6 +30,13 @@ pub(super) fn run(args: &PidArgs) -> Result<Report, Failure> {
         json["arena"] = found
             .arena()
             .map_or(Value::Null, |arena| arena.start.to_string().into());
+        let (programs, lines) = kernel_programs(found, &reading, &inventory);
+        json["backend"] = found
+            .record()
+            .filter(|record| record.arena.is_some())
+            .map(|record| record.backend.name())
+            .into();
+        json["kernel_programs"] = programs.into();
         text += &format!(
             "{}  {:<10} {}\n",
             found.id,
@@ -37,6 +44,7 @@ pub(super) fn run(args: &PidArgs) -> Result<Report, Failure> {
             place_of(&reading)
         );
         text += &other_places(&reading);
+        text += &lines;
         if let Some(why) = state_detail(&found.state) {
             text += &format!("          {why}\n");
         }
@@ -62,6 +70,41 @@ pub(super) fn run(args: &PidArgs) -> Result<Report, Failure> {
             "stray_descriptors": inventory.descriptors,
         }),
     })
+}
+
+/// The kernel programs of which the record tells, and whether the process really keeps them attached.
+fn kernel_programs(
+    found: &Found,
+    reading: &Reading,
+    inventory: &Inventory,
+) -> (Vec<Value>, String) {
+    let mut programs = Vec::new();
+    let mut lines = String::new();
+    for info in reading.info.iter().flat_map(|info| &info.kernel) {
+        let holds = |link: &Link| {
+            link.id == found.id && link.link == info.link && link.program == info.program
+        };
+        let attached = inventory.links.iter().any(holds);
+        programs.push(json!({
+            "name": info.name,
+            "hook": info.hook,
+            "interface": info.interface,
+            "ifindex": info.ifindex,
+            "program": info.program,
+            "tag": info.tag,
+            "attached": attached,
+        }));
+        let word = if attached {
+            "attached to"
+        } else {
+            "no longer (or invisibly, without CAP_SYS_ADMIN) attached to"
+        };
+        lines += &format!(
+            "          kernel program {} ({}) {word} {} of {}\n",
+            info.name, info.program, info.hook, info.interface
+        );
+    }
+    (programs, lines)
 }
 
 /// The members by which a patch is known everywhere: id, object, build-id, function, and hits if it counts them.

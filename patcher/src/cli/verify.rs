@@ -38,6 +38,12 @@ pub(super) fn run(args: &VerifyArgs) -> Result<Report, Failure> {
             text += &format!("  {}\n", described(program, verified));
             text += &warnings_in_words(verified);
         }
+        for program in object.kernel_programs() {
+            text += &format!(
+                "  {} ({}): for the kernel, which judges it when it is applied\n",
+                program.name, program.section
+            );
+        }
         reports.push(json!({
             "file": shown,
             "id": object.id(),

@@ -29,7 +29,7 @@ pub enum ObjectError {
         reason: &'static str,
     },
     #[error(
-        "`{function}` in section `{section}` is a kernel program, which upatch does not load yet"
+        "`{function}` in section `{section}` is a kernel program of a kind that upatch does not attach yet"
     )]
     KernelProgram { section: String, function: String },
     #[error(
@@ -89,7 +89,9 @@ impl ObjectError {
             Self::NoBtf { .. } => "compile with `upatch build`, or with clang's -g".to_owned(),
             Self::NoProgram => "a patch begins with SEC(\"upatch/MODULE:FUNCTION\")".to_owned(),
             Self::BadTarget { .. } => "write SEC(\"upatch/MODULE:FUNCTION\") or SEC(\"upatch/MODULE:FUNCTION+OFFSET\")".to_owned(),
-            Self::KernelProgram { .. } => "put kernel programs into an object of their own, and load it by libbpf".to_owned(),
+            Self::KernelProgram { .. } => {
+                "attaching comes later for all but `tcx/ingress`, `tcx/egress` and `tc`; put the others into an object of their own".to_owned()
+            }
             Self::SeveralAtOnePlace { .. } => "write one program that does both".to_owned(),
             Self::MisplacedVariable { spelling, .. } => format!("write `{spelling};`"),
             Self::Map { .. } => "count in UPATCH_COUNTER(type, name), look up in UPATCH_RULE(type, name)".to_owned(),

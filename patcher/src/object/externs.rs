@@ -74,10 +74,12 @@ struct Marks {
     nullable: bool,
 }
 
-/// All functions that are declared `extern`, each with what it takes or why it can't be called.
+/// All functions that are declared `extern`, each with what it takes or why it can't be called. `matters` tells whether
+/// a patch may call it; the kernel's functions are the kernel's business.
 pub(super) fn all(
     btf: &Btf<'_>,
     index: &BtfIndex<'_>,
+    matters: impl Fn(&str) -> bool,
 ) -> Result<Vec<Extern>, (String, ExternError)> {
     let mut externs = Vec::new();
     for (id, ty) in btf.types() {
@@ -86,6 +88,7 @@ pub(super) fn all(
             prototype,
             linkage: Linkage::Extern,
         } = ty
+            && matters(name)
         {
             let one = if index.ksyms.contains(&id) {
                 one(btf, index, id, name, *prototype)

@@ -19,6 +19,10 @@ use upatch_verifier::program::{
     ProgramParts, Subprog,
 };
 
+mod kernel;
+
+pub use kernel::{KernelCode, KernelReference, link_kernel};
+
 use super::bytes::i32_at;
 use super::memory::Role;
 use super::{Function, ObjectProgram, PatchObject, Reference, Referent, SourceLine};
@@ -73,6 +77,10 @@ pub enum LinkError {
     },
     #[error("with all its functions the program has more than {MAX_SLOTS} instruction slots")]
     TooLong,
+    #[error(
+        "`{function}` calls bpf_arena_free_pages, after which a process that maps the arena could reach freed memory"
+    )]
+    FreesArena { function: String },
     #[error("{error}")]
     Decode { error: DecodeError },
     #[error(transparent)]
@@ -87,13 +95,7 @@ pub fn link(object: &PatchObject, program: &ObjectProgram) -> Result<Program, Li
     let (kind, entry) = object.entry(program).ok_or_else(|| LinkError::NoProgram {
         name: program.name.clone(),
     })?;
-    let mut linker = Linker::new(object);
-    linker.function(entry)?;
-    let mut next = 0;
-    while let Some(&index) = linker.order.get(next) {
-        linker.scan(index)?;
-        next += 1;
-    }
+    let linker = Linker::linked(object, Plane::Patch, entry)?;
     let mut insns = decode(&linker.bytes).map_err(|error| LinkError::Decode { error })?;
     for (pc, replacement) in &linker.replace {
         let insn = insns.get_mut(pc.index());
@@ -101,7 +103,7 @@ pub fn link(object: &PatchObject, program: &ObjectProgram) -> Result<Program, Li
             (Some(Insn::Call { callee }), Replacement::Callee(new)) => *callee = *new,
             (Some(Insn::LdImm64 { imm, .. }), Replacement::Imm64(new)) => *imm = *new,
             // The opcode was looked at before: the slot is the second half of a 64-bit immediate.
-            (_, Replacement::Callee(_) | Replacement::Imm64(_)) => {
+            (_, Replacement::Callee(_) | Replacement::Imm64(_) | Replacement::ArenaMap) => {
                 return Err(LinkError::Malformed(MalformedProgram::TornImm64 {
                     at: *pc,
                 }));
@@ -137,10 +139,21 @@ pub fn link(object: &PatchObject, program: &ObjectProgram) -> Result<Program, Li
 enum Replacement {
     Callee(Callee),
     Imm64(Imm64),
+    /// The arena itself, which only kernel programs name.
+    ArenaMap,
+}
+
+/// Who will run the program.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Plane {
+    Patch,
+    /// External functions are the kernel's.
+    Kernel,
 }
 
 struct Linker<'o> {
     object: &'o PatchObject,
+    plane: Plane,
     /// Functions by code section and first byte.
     starts: HashMap<(usize, u64), usize>,
     /// All code so far.
@@ -152,10 +165,23 @@ struct Linker<'o> {
     data: Vec<DataObject>,
     data_index: HashMap<u32, u32>,
     externs: Vec<Extern>,
+    kfuncs: Vec<String>,
 }
 
 impl<'o> Linker<'o> {
-    fn new(object: &'o PatchObject) -> Self {
+    /// A function and everything it reaches, all references resolved.
+    fn linked(object: &'o PatchObject, plane: Plane, entry: usize) -> Result<Self, LinkError> {
+        let mut linker = Self::new(object, plane);
+        linker.function(entry)?;
+        let mut next = 0;
+        while let Some(&index) = linker.order.get(next) {
+            linker.scan(index)?;
+            next += 1;
+        }
+        Ok(linker)
+    }
+
+    fn new(object: &'o PatchObject, plane: Plane) -> Self {
         let starts = object
             .functions
             .iter()
@@ -164,6 +190,7 @@ impl<'o> Linker<'o> {
             .collect();
         Self {
             object,
+            plane,
             starts,
             bytes: Vec::new(),
             order: Vec::new(),
@@ -172,6 +199,7 @@ impl<'o> Linker<'o> {
             data: Vec::new(),
             data_index: HashMap::new(),
             externs: Vec::new(),
+            kfuncs: Vec::new(),
         }
     }
 
@@ -228,7 +256,10 @@ impl<'o> Linker<'o> {
                         kind: R_BPF_64_64,
                         to,
                     }),
-                ) => Replacement::Imm64(self.imm64(function, offset, *to, imm)?),
+                ) => match *to {
+                    Referent::Map { .. } if self.plane == Plane::Kernel => Replacement::ArenaMap,
+                    to => Replacement::Imm64(self.imm64(function, offset, to, imm)?),
+                },
                 (_, None) => continue,
                 (_, Some(Reference { kind, .. })) => {
                     return Err(LinkError::BadRelocation {
@@ -263,6 +294,20 @@ impl<'o> Linker<'o> {
                 Ok(Callee::Subprog(
                     self.function_at(function, offset, section, to)?,
                 ))
+            }
+            Referent::Undefined { symbol } if self.plane == Plane::Kernel => {
+                let name = self.symbol(symbol);
+                if name == "bpf_arena_free_pages" {
+                    return Err(LinkError::FreesArena {
+                        function: function.name.clone(),
+                    });
+                }
+                let known = self.kfuncs.iter().position(|known| *known == name);
+                let index = known.unwrap_or_else(|| {
+                    self.kfuncs.push(name);
+                    self.kfuncs.len() - 1
+                });
+                Ok(Callee::Extern(index as u32))
             }
             Referent::Undefined { symbol } => {
                 let name = self.symbol(symbol);

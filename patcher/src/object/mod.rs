@@ -34,10 +34,10 @@ pub use elf::ElfError;
 pub use error::ObjectError;
 pub use events::{EventRing, EventType, PRINTK, SLOT_HEADER};
 pub use externs::{ExternError, Place};
-pub use link::{LinkError, link};
+pub use link::{KernelCode, KernelReference, LinkError, link, link_kernel};
 pub use memory::{ArenaLayout, GlobalInfo, Role, Segment};
 pub use render::{Budget, render, render_within};
-pub use target::{Target, TargetError, parse_target};
+pub use target::{Hook, Target, TargetError, parse_target};
 pub use types::{IntKind, Member, TypeDesc, TypeRef, TypeTable};
 
 /// A program of an object.
@@ -53,14 +53,29 @@ pub struct ObjectProgram {
     pub target: Option<Target>,
 }
 
+/// A program of an object that the kernel runs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KernelProgram {
+    /// Name of the C function, unique in the object.
+    pub name: String,
+    /// Its section.
+    pub section: String,
+    /// Where it is attached.
+    pub hook: Hook,
+}
+
 /// A parsed object.
 ///
-/// Holding a `PatchObject` tells you: it has at least one program of ours and none of the kernel's; no two programs go to
-/// the same place; its only map is an arena; every external function has a prototype that can be enforced.
+/// Holding a `PatchObject` tells you: it has at least one program of ours; no two of these go to the same place; those of
+/// the kernel's are of a kind that can be attached; its only map is an arena; every external function that a program of
+/// ours may call has a prototype that can be enforced.
 #[derive(Clone, Debug)]
 pub struct PatchObject {
     sha256: [u8; 32],
     programs: Vec<ObjectProgram>,
+    kernel_programs: Vec<KernelProgram>,
+    /// The section `.BTF`, if there are kernel programs.
+    btf: Vec<u8>,
     build_ids: Vec<String>,
     license: Option<String>,
     arena: ArenaLayout,
@@ -103,6 +118,18 @@ impl PatchObject {
     #[must_use]
     pub fn programs(&self) -> &[ObjectProgram] {
         &self.programs
+    }
+
+    /// Its programs for the kernel, in the order of their sections.
+    #[must_use]
+    pub fn kernel_programs(&self) -> &[KernelProgram] {
+        &self.kernel_programs
+    }
+
+    /// The type information as clang wrote it; empty without kernel programs.
+    #[must_use]
+    pub fn kernel_btf(&self) -> &[u8] {
+        &self.btf
     }
 
     /// From `UPATCH_BUILD_ID`: lower-case hexadecimal, at least 8 digits.

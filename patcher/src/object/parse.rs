@@ -1,6 +1,6 @@
 //! Puts an object's tables together: programs, functions, memory, references, source lines.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use sha2::{Digest, Sha256};
 use upatch_verifier::ProgramKind;
@@ -13,8 +13,8 @@ use super::index::BtfIndex;
 use super::memory::{self, DataPlace, Memory};
 use super::target::{self, SectionRole, Target};
 use super::{
-    CodeSection, Function, ObjectError, ObjectProgram, PatchObject, Reference, Referent,
-    SourceLine, core, externs,
+    CodeSection, Function, KernelProgram, ObjectError, ObjectProgram, PatchObject, Reference,
+    Referent, SourceLine, core, externs,
 };
 
 /// Most bytes of a license.
@@ -44,16 +44,12 @@ pub(super) fn parse(bytes: &[u8]) -> Result<PatchObject, ObjectError> {
         kernel.map(|function| &*function.name),
         &core::named_types(&ext.core),
     )?;
-    if let Some(function) = kernel {
-        let section = section_name(&elf, &places, function.section).to_owned();
-        return Err(ObjectError::KernelProgram {
-            section,
-            function: function.name.clone(),
-        });
-    }
+    let kernel_programs = kernel_programs(&elf, &places, &functions)?;
     let programs = programs(&elf, &places, &functions)?;
-    let externs =
-        externs::all(&btf, &index).map_err(|(name, error)| ObjectError::Extern { name, error })?;
+    let called = called_by_patches(&elf, &places)?;
+    let matters = |name: &str| kernel_programs.is_empty() || called.contains(name);
+    let externs = externs::all(&btf, &index, matters)
+        .map_err(|(name, error)| ObjectError::Extern { name, error })?;
     let mut code = code(&elf, &places, &memory)?;
     let numbers: HashMap<&str, usize> = places
         .iter()
@@ -71,6 +67,12 @@ pub(super) fn parse(bytes: &[u8]) -> Result<PatchObject, ObjectError> {
     Ok(PatchObject {
         sha256: Sha256::digest(bytes).into(),
         programs,
+        btf: if kernel_programs.is_empty() {
+            Vec::new()
+        } else {
+            data_of(&elf, ".BTF")?.unwrap_or_default().to_vec()
+        },
+        kernel_programs,
         build_ids: build_ids(&elf)?,
         license: license(&elf)?,
         arena: memory.arena,
@@ -167,8 +169,61 @@ fn kernel_program<'f>(places: &[CodePlace], functions: &'f [Function]) -> Option
     functions.iter().find(|function| {
         places
             .get(function.section)
-            .is_some_and(|place| place.role == SectionRole::Kernel)
+            .is_some_and(|place| matches!(place.role, SectionRole::Kernel(_)))
     })
+}
+
+/// The global functions in sections of the kernel's; static ones are called by them.
+fn kernel_programs(
+    elf: &Elf<'_>,
+    places: &[CodePlace],
+    functions: &[Function],
+) -> Result<Vec<KernelProgram>, ObjectError> {
+    let mut programs: Vec<KernelProgram> = Vec::new();
+    for function in functions {
+        let Some(SectionRole::Kernel(hook)) = places.get(function.section).map(|place| &place.role)
+        else {
+            continue;
+        };
+        let section = section_name(elf, places, function.section).to_owned();
+        let Some(hook) = *hook else {
+            return Err(ObjectError::KernelProgram {
+                section,
+                function: function.name.clone(),
+            });
+        };
+        if !function.global {
+            continue;
+        }
+        if programs.iter().any(|other| other.name == function.name) {
+            return Err(ObjectError::SameName {
+                name: function.name.clone(),
+            });
+        }
+        programs.push(KernelProgram {
+            name: function.name.clone(),
+            section,
+            hook,
+        });
+    }
+    Ok(programs)
+}
+
+/// Names that are referred to from outside of the kernel's sections.
+fn called_by_patches<'a>(
+    elf: &Elf<'a>,
+    places: &[CodePlace],
+) -> Result<HashSet<&'a str>, ObjectError> {
+    let mut names = HashSet::new();
+    for place in places
+        .iter()
+        .filter(|place| !matches!(place.role, SectionRole::Kernel(_)))
+    {
+        for relocation in elf.relocations(place.elf)? {
+            names.extend(elf.symbols.get(relocation.symbol).map(|symbol| symbol.name));
+        }
+    }
+    Ok(names)
 }
 
 fn programs(
@@ -190,7 +245,7 @@ fn programs(
             reason,
         };
         let (kind, target) = match &place.role {
-            SectionRole::Subprograms | SectionRole::Kernel => continue,
+            SectionRole::Subprograms | SectionRole::Kernel(_) => continue,
             SectionRole::Refused(reason) => return Err(refused(reason)),
             SectionRole::Program(_, _) if !function.global => {
                 return Err(refused("a program is not static"));

@@ -1,5 +1,6 @@
 //! What a section's name says about the program in it: its plane, its kind, and where it goes (DESIGN, contract).
 
+use serde::{Deserialize, Serialize};
 use upatch_verifier::ProgramKind;
 
 /// Where a program goes: a function of a module, or a place inside of it.
@@ -23,6 +24,26 @@ impl std::fmt::Display for Target {
     }
 }
 
+/// Where a kernel program is attached.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum Hook {
+    /// Packets that a network device receives.
+    #[serde(rename = "tcx/ingress")]
+    TcxIngress,
+    /// Packets that a network device sends.
+    #[serde(rename = "tcx/egress")]
+    TcxEgress,
+}
+
+impl std::fmt::Display for Hook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::TcxIngress => "tcx/ingress",
+            Self::TcxEgress => "tcx/egress",
+        })
+    }
+}
+
 /// What a section of code is.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum SectionRole {
@@ -30,8 +51,8 @@ pub(super) enum SectionRole {
     Subprograms,
     /// A program of ours; without a target it is named on the command line.
     Program(ProgramKind, Option<Target>),
-    /// A program for the kernel.
-    Kernel,
+    /// A program for the kernel; without a hook one that we can't attach.
+    Kernel(Option<Hook>),
     /// Ours by name, but not to be had.
     Refused(&'static str),
 }
@@ -86,7 +107,13 @@ pub(super) fn role(section: &str) -> Result<SectionRole, TargetError> {
         "usdt" | "usdt.s" => {
             SectionRole::Refused("statically defined tracepoints are not built yet")
         }
-        _ => SectionRole::Kernel,
+        // `tc` alone is what libbpf's users write; it says no direction, and nearly always means this one.
+        "tc" | "tcx" => SectionRole::Kernel(match (kind, rest) {
+            ("tc", None) | (_, Some("ingress")) => Some(Hook::TcxIngress),
+            (_, Some("egress")) => Some(Hook::TcxEgress),
+            (_, _) => None,
+        }),
+        _ => SectionRole::Kernel(None),
     })
 }
 
@@ -181,7 +208,16 @@ mod tests {
             role("uprobe"),
             Ok(SectionRole::Program(ProgramKind::Probe, None))
         );
-        assert_eq!(role("tc"), Ok(SectionRole::Kernel));
+        for (section, hook) in [
+            ("tc", Some(Hook::TcxIngress)),
+            ("tcx/ingress", Some(Hook::TcxIngress)),
+            ("tc/egress", Some(Hook::TcxEgress)),
+            ("tcx", None),
+            ("tcx/sideways", None),
+            ("xdp", None),
+        ] {
+            assert_eq!(role(section), Ok(SectionRole::Kernel(hook)), "{section}");
+        }
         assert!(matches!(
             role("uretprobe/exe:f"),
             Ok(SectionRole::Refused(_))

@@ -13,6 +13,7 @@ use upatch_trampolines::{Avma, AvmaRange};
 
 use super::gap;
 use super::region;
+use crate::kernel::{self, NoArena};
 use crate::process::failpoint::{FailPoint, reach};
 use crate::process::remote::{Protection, Sharing};
 use crate::process::status::file_size_limit;
@@ -25,6 +26,8 @@ pub enum Backend {
     /// A memory file, sealed in its size. Needs no privilege.
     #[default]
     Memfd,
+    /// The kernel's BPF_MAP_TYPE_ARENA, which kernel programs reach too.
+    Kernel,
 }
 
 impl Backend {
@@ -33,6 +36,7 @@ impl Backend {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Memfd => "memfd",
+            Self::Kernel => "kernel",
         }
     }
 }
@@ -55,6 +59,24 @@ pub enum ArenaError {
         limit: u64,
         /// The arena.
         len: u64,
+    },
+    /// The kernel's arenas are not for us.
+    #[error("not permitted to make an arena of the kernel's")]
+    NotPermitted(#[source] std::io::Error),
+    /// The kernel has none.
+    #[error("this kernel has no arenas (they came with Linux 6.9)")]
+    Unsupported(#[source] std::io::Error),
+    /// More than the kernel's arenas hold.
+    #[error("an arena of {len} bytes is larger than the kernel's arenas, of 4 GiB in all")]
+    TooLarge {
+        /// Asked for.
+        len: u64,
+    },
+    /// The address is not free in `upatch` itself, through which the arena is filled.
+    #[error("the address {at} is taken in upatch itself")]
+    Taken {
+        /// The address.
+        at: Avma,
     },
     /// A system call of ours failed.
     #[error("can't make an arena of {len} bytes ({call})")]
@@ -114,6 +136,38 @@ impl Arena {
         })
     }
 
+    /// An arena of the kernel's of `len` bytes, rounded up to whole pages, which lies at `at` in every process, with `initial`
+    /// at its start and zeros behind. `at` is a multiple of the next power of two, so that the arena crosses no multiple of
+    /// 4 GiB.
+    ///
+    /// # Errors
+    /// See [`ArenaError`].
+    pub fn kernel(id: &str, len: u64, initial: &[u8], at: Avma) -> Result<Self, ArenaError> {
+        if initial.len() as u64 > len || len == 0 {
+            return Err(ArenaError::TooSmall {
+                len,
+                initial: initial.len() as u64,
+            });
+        }
+        let len = gap::pages(len);
+        let pages = u32::try_from(len / gap::PAGE).ok();
+        let pages = pages
+            .filter(|&pages| u64::from(pages) <= kernel::MOST_PAGES)
+            .ok_or(ArenaError::TooLarge { len })?;
+        let fd = kernel::make_arena(id, at.0, pages, initial).map_err(|error| match error {
+            NoArena::NotPermitted(source) => ArenaError::NotPermitted(source),
+            NoArena::Unsupported(source) => ArenaError::Unsupported(source),
+            NoArena::Taken => ArenaError::Taken { at },
+            NoArena::Failed { call, source } => ArenaError::Failed { call, len, source },
+        })?;
+        Ok(Self {
+            fd,
+            len,
+            backend: Backend::Kernel,
+            at: Some(at),
+        })
+    }
+
     /// Bytes, whole pages.
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "no arena is empty")]
@@ -149,11 +203,13 @@ impl Arena {
         range: AvmaRange,
     ) -> Result<(), RemoteError> {
         self.map_with(held, |held, fd| {
-            held.map(range, Protection::Data, Sharing::Shared, fd, 0)
+            held.map(range, Protection::Data, Sharing::Shared, fd, 0)?;
+            self.keep_in_children(held, range)
         })
     }
 
-    /// Puts it in the place of another arena of ours, in one step for whoever may still use that.
+    /// Puts it in the place of another arena of ours, in one step for whoever may still use that, and has the process hold
+    /// these links.
     ///
     /// # Errors
     /// As [`Self::map_into`].
@@ -161,15 +217,37 @@ impl Arena {
         &self,
         process: &Process,
         range: AvmaRange,
+        links: &[BorrowedFd<'_>],
     ) -> Result<(), RemoteError> {
         Tracer::session(|tracer| {
             let mut held = HeldThread::hold(tracer, process)?;
             self.map_with(&mut held, |held, fd| {
-                held.map_over(range, Protection::Data, fd)
+                held.map_over(range, Protection::Data, fd)?;
+                self.keep_in_children(held, range)
             })?;
+            for link in links {
+                held.receive(*link)?;
+            }
             held.release()?;
             Ok(())
         })
+    }
+
+    /// The kernel doesn't give its arenas to forked children, whose patched code would then fault. Undoing that is safe as
+    /// long as no program frees pages of the arena; ours that would are refused when they are linked.
+    fn keep_in_children(
+        &self,
+        held: &mut HeldThread<'_>,
+        range: AvmaRange,
+    ) -> Result<(), RemoteError> {
+        if self.backend != Backend::Kernel {
+            return Ok(());
+        }
+        let kept = held.advise(range, libc::MADV_DOFORK);
+        if kept.is_err() {
+            held.unmap(range)?;
+        }
+        kept
     }
 
     fn map_with(

@@ -22,7 +22,7 @@ pub(super) struct Rubbish {
     pub(super) regions: Vec<Found>,
     /// Arenas without a region.
     pub(super) arenas: Vec<AvmaRange>,
-    /// Open memory files and sockets of ours.
+    /// Open memory files, sockets and links of ours.
     pub(super) descriptors: Vec<i32>,
 }
 
@@ -127,9 +127,11 @@ pub fn sweep(process: &Process) -> Result<bool, RevertError> {
 pub(super) fn clean_with(held: &mut HeldThread<'_>, rubbish: &Rubbish) -> Result<(), RemoteError> {
     if !rubbish.descriptors.is_empty() {
         // Looked at again: the numbers may have been closed and reused since.
-        let descriptors = region::our_descriptors(held.process(), rubbish.descriptors.clone())
+        let (passing, links) = region::our_descriptors(held.process(), rubbish.descriptors.clone())
             .map_err(HoldError::from)?;
-        for fd in descriptors.into_iter().filter_map(|fd| fd.try_into().ok()) {
+        let links = links.into_iter().map(|link| link.fd);
+        let fds = links.chain(passing);
+        for fd in fds.filter_map(|fd| fd.try_into().ok()) {
             held.close(RemoteFd(fd))?;
         }
     }

@@ -31,6 +31,6 @@ pub use poke::{PokeError, Poked, text_poke};
 pub use prepare::{Prepared, prepare};
 pub use quiesce::{Blocker, Busy, Quiescent};
 pub use record::Record;
-pub use region::{Found, FoundState, Inventory, Region, SiteBytes, inspect};
+pub use region::{Found, FoundState, Inventory, Link, Region, SiteBytes, inspect};
 pub use request::{BuildError, Placement, PrepareError, Request, SiteRequest};
 pub use revert::{RevertError, RevertOutcome, Reverted, revert};

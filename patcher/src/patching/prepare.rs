@@ -3,6 +3,8 @@
 //! Decides where things go; what the image contains is the caller's `build`. Afterwards the target holds pages that
 //! nothing refers to: dropping a [`Prepared`] leaves them to be found and removed, the target never notices.
 
+use std::os::fd::BorrowedFd;
+
 use upatch_trampolines::{Avma, AvmaRange, CheckedImage, PokePlan};
 
 use super::apply::PokeFigures;
@@ -59,19 +61,24 @@ impl Prepared<'_> {
     /// No thread could be borrowed; then it stays to be found.
     pub fn discard(self) -> Result<(), RemoteError> {
         if let Some(found) = &self.reused {
-            return Ok(clean::retire(self.process, found).map_err(HoldError::from)?);
+            clean::retire(self.process, found).map_err(HoldError::from)?;
         }
-        let found = inspect(self.process).map_err(HoldError::from)?.found;
+        let inventory = inspect(self.process).map_err(HoldError::from)?;
         let codes: Vec<AvmaRange> = self.records().map(|record| record.code.range()).collect();
         let own = |found: &Found| {
             let mut regions = found.regions.iter();
             regions.any(|region| region.code.is_some_and(|code| codes.contains(&code)))
         };
-        let regions = found.into_iter().filter(own).collect();
+        let mut regions: Vec<Found> = inventory.found.into_iter().filter(own).collect();
+        if self.reused.is_some() {
+            regions.clear();
+        }
         clean::clean(
             self.process,
             &Rubbish {
                 regions,
+                // Among them the links of its kernel programs: nothing is live that they could belong to.
+                descriptors: inventory.descriptors,
                 ..Rubbish::default()
             },
         )
@@ -116,7 +123,8 @@ pub fn prepare<'p>(
             ..Rubbish::default()
         };
         let mut figures = PokeFigures::default();
-        match map_all(process, &request.id, request.arena, &records, &stray) {
+        let shared = (request.arena, request.links);
+        match map_all(process, &request.id, shared, &records, &stray) {
             // Somebody was faster, with one of the two addresses.
             Err(error) if error.errno() == Some(libc::EEXIST) => continue,
             result => result?.iter().for_each(|stop| figures.add_stop(stop)),
@@ -180,7 +188,7 @@ fn check_sizes(process: &Process, request: &Request<'_>) -> Result<(), PrepareEr
 fn map_all(
     process: &Process,
     id: &str,
-    arena: Option<&Arena>,
+    (arena, links): (Option<&Arena>, &[BorrowedFd<'_>]),
     records: &[&Record],
     stray: &Rubbish,
 ) -> Result<Option<StopFigures>, RemoteError> {
@@ -193,17 +201,38 @@ fn map_all(
             arena.map_into(&mut held, range)?;
         }
         let arena = arena.map(|(_, range)| range);
-        let mut mapped = Vec::new();
-        for record in records {
-            if let Err(error) = map_image(&mut held, id, record, &mut mapped) {
-                for range in mapped.into_iter().chain(arena) {
-                    held.unmap(range)?;
-                }
-                return Err(error);
+        let (mut mapped, mut passed) = (Vec::new(), Vec::new());
+        let parts = map_parts(&mut held, id, records, links, &mut mapped, &mut passed);
+        if let Err(error) = parts {
+            for fd in passed {
+                held.close(fd)?;
             }
+            for range in mapped.into_iter().chain(arena) {
+                held.unmap(range)?;
+            }
+            return Err(error);
         }
         Ok(held.release()?)
     })
+}
+
+/// The images, then the links: one without image is known to be unused.
+fn map_parts(
+    held: &mut HeldThread<'_>,
+    id: &str,
+    records: &[&Record],
+    links: &[BorrowedFd<'_>],
+    mapped: &mut Vec<AvmaRange>,
+    passed: &mut Vec<RemoteFd>,
+) -> Result<(), RemoteError> {
+    for record in records {
+        map_image(held, id, record, mapped)?;
+    }
+    for link in links {
+        passed.push(held.receive(*link)?);
+        reach(FailPoint::LinkPassed);
+    }
+    Ok(())
 }
 
 fn map_image(

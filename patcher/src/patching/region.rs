@@ -6,8 +6,10 @@ use std::collections::BTreeMap;
 
 use upatch_trampolines::{Avma, AvmaRange, PokePlan};
 
+use super::arena::Backend;
 use super::group;
 use super::record::{HEADER_LEN, Record, RecordError, RecordState};
+use crate::kernel;
 use crate::process::maps::{Mapping, Maps};
 use crate::process::{Memory, Process, ProcessError, passing};
 
@@ -153,8 +155,23 @@ pub struct Inventory {
     pub found: Vec<Found>,
     /// Arenas that no record names.
     pub orphans: Vec<AvmaRange>,
-    /// Descriptors of ours that are open in the process: memory files, sockets.
+    /// Descriptors of ours that have no business in the process any more: memory files, sockets, arenas, links without patch.
     pub descriptors: Vec<i32>,
+    /// Descriptors that keep kernel programs of the patches found attached.
+    pub links: Vec<Link>,
+}
+
+/// A descriptor in the process by which a kernel program stays attached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Its number in the process.
+    pub fd: i32,
+    /// The patch that it belongs to, by the program's name.
+    pub id: String,
+    /// The kernel's number of the link.
+    pub link: u32,
+    /// The kernel's number of the program.
+    pub program: u32,
 }
 
 /// Looks for everything of ours in the process. Stops nothing.
@@ -175,6 +192,7 @@ pub fn inspect(process: &Process) -> Result<Inventory, ProcessError> {
             arenas.push(mapping.range);
         }
     }
+    arenas.extend(kernel_arenas(&maps));
     let looked_at = files
         .values()
         .map(|parts| examine(process.memory(), &maps, parts))
@@ -184,20 +202,78 @@ pub fn inspect(process: &Process) -> Result<Inventory, ProcessError> {
     let named: Vec<AvmaRange> = found.iter().filter_map(Found::arena).collect();
     arenas.retain(|arena| !named.iter().any(|named| named.overlaps(arena)));
     let fds = process.numbers_in("fd")?;
+    let (mut descriptors, mut links) = our_descriptors(process, fds)?;
+    let in_use = |link: &Link| {
+        found.iter().any(|found| {
+            let live = match found.state {
+                FoundState::Applied
+                | FoundState::Interrupted
+                | FoundState::Contested { .. }
+                | FoundState::Damaged(_) => true,
+                FoundState::Leftover | FoundState::Retired | FoundState::Incomplete => false,
+            };
+            live && found.id == link.id
+        })
+    };
+    descriptors.extend(
+        links
+            .extract_if(.., |link| !in_use(link))
+            .map(|link| link.fd),
+    );
     Ok(Inventory {
         found,
         orphans: arenas,
-        descriptors: our_descriptors(process, fds)?,
+        descriptors,
+        links,
     })
 }
 
-/// Which of these descriptors are ours: memory files, and sockets through which one was to be passed.
-pub(super) fn our_descriptors(process: &Process, fds: Vec<i32>) -> Result<Vec<i32>, ProcessError> {
+/// Mapped arenas of the kernel's that were made for patches; none where we may not ask the kernel.
+fn kernel_arenas(maps: &Maps) -> Vec<AvmaRange> {
+    let mapped: Vec<AvmaRange> = maps
+        .iter()
+        .filter(|mapping| is_kernel_arena(mapping))
+        .map(|mapping| mapping.range)
+        .collect();
+    if mapped.is_empty() {
+        return mapped;
+    }
+    let ours = kernel::arenas().unwrap_or_default();
+    mapped
+        .into_iter()
+        .filter(|range| ours.contains(range))
+        .collect()
+}
+
+fn is_kernel_arena(mapping: &Mapping) -> bool {
+    let path = mapping.path().and_then(std::path::Path::to_str);
+    path == Some("anon_inode:bpf-map") && mapping.perms.shared
+}
+
+/// Which of these descriptors are ours: what is only passed through (memory files, arenas, and the sockets for it), and links.
+pub(super) fn our_descriptors(
+    process: &Process,
+    fds: Vec<i32>,
+) -> Result<(Vec<i32>, Vec<Link>), ProcessError> {
     let sockets = passing::sockets(process)?;
-    let is_ours = |fd: &i32| {
+    let mut links = Vec::new();
+    let mut is_ours = |fd: &i32| {
         // Closed meanwhile, perhaps.
         let link = process.read_link(&format!("fd/{fd}")).unwrap_or_default();
         let link = link.to_str().unwrap_or_default();
+        match kernel::held(process, *fd, link) {
+            Some(kernel::Held::Arena) => return true,
+            Some(kernel::Held::Link { id, link, program }) => {
+                links.push(Link {
+                    fd: *fd,
+                    id,
+                    link,
+                    program,
+                });
+                return false;
+            }
+            None => {}
+        }
         let file = link.starts_with(IMAGE_PREFIX) || link.starts_with(ARENA_PREFIX);
         let socket = link
             .strip_prefix("socket:[")
@@ -205,7 +281,8 @@ pub(super) fn our_descriptors(process: &Process, fds: Vec<i32>) -> Result<Vec<i3
             .is_some_and(|inode| sockets.contains(&inode));
         (file && link.ends_with(" (deleted)")) || socket
     };
-    Ok(fds.into_iter().filter(is_ours).collect())
+    let passing = fds.into_iter().filter(|fd| is_ours(fd)).collect();
+    Ok((passing, links))
 }
 
 fn name_after<'m>(mapping: &'m Mapping, prefix: &str) -> Option<&'m str> {
@@ -317,10 +394,13 @@ fn validate(maps: &Maps, parts: &[&Mapping], record: &Record) -> Result<PokePlan
     }
     if let Some(arena) = record.arena {
         let mapping = maps.find(arena.range().start);
-        let fits = |mapping: &&Mapping| {
-            name_after(mapping, ARENA_PREFIX).is_some()
-                && inside(arena.range(), mapping.range)
-                && mapping.perms.shared
+        let fits = |mapping: &&Mapping| match record.backend {
+            Backend::Memfd => {
+                name_after(mapping, ARENA_PREFIX).is_some()
+                    && inside(arena.range(), mapping.range)
+                    && mapping.perms.shared
+            }
+            Backend::Kernel => is_kernel_arena(mapping) && arena.range() == mapping.range,
         };
         mapping
             .filter(fits)

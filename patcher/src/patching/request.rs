@@ -1,5 +1,7 @@
 //! What is asked of a preparation, and how it can be refused.
 
+use std::os::fd::BorrowedFd;
+
 use upatch_trampolines::{Avma, AvmaRange, CheckedImage, PlaceError};
 
 use super::arena::Arena;
@@ -53,6 +55,8 @@ pub struct Request<'a> {
     pub gate: u64,
     /// Shared memory; at its own address if it has one, else where there is room.
     pub arena: Option<&'a Arena>,
+    /// Links of the patch's kernel programs: the process shall hold them, so that they live as long as the patch.
+    pub links: &'a [BorrowedFd<'a>],
 }
 
 /// One site of what is to be prepared.

@@ -5,10 +5,12 @@
 use upatch_trampolines::{AvmaRange, PokePlan};
 
 use super::apply::{Chores, PokeFigures, pause};
+use super::arena::Backend;
 use super::clean::{self, Rubbish};
 use super::poke::{Bytes, PokeError, text_poke};
 use super::quiesce::{RangeUse, survey};
 use super::region::{Found, FoundState, Region, SiteBytes, inspect};
+use crate::kernel;
 use crate::process::failpoint::{FailPoint, reach};
 use crate::process::{
     MemoryError, Process, ProcessError, RemoteError, StopError, StoppedProcess, Tracer,
@@ -63,6 +65,11 @@ pub enum RevertError {
     /// The region is no longer there.
     #[error("patch {0} is not in the process any more")]
     Vanished(String),
+    /// It uses what only a privileged user can tell from what isn't ours.
+    #[error(
+        "patch {0} shares memory with the kernel, and we are not permitted to ask what the kernel holds for it"
+    )]
+    NotPermitted(String),
     /// Its record can't be believed, so nothing is done by it.
     #[error("patch {id}: {why}")]
     Damaged {
@@ -119,6 +126,13 @@ pub fn revert(
         .ok_or_else(|| RevertError::Vanished(found.id.clone()))?;
     let mut others = Rubbish::candidates(&inventory);
     others.regions.retain(|other| !other.is(found));
+    let backend = found.record().map(|record| record.backend);
+    if backend == Some(Backend::Kernel) && !kernel::may_look() {
+        return Err(RevertError::NotPermitted(found.id.clone()));
+    }
+    // Its kernel programs go with it.
+    let links = inventory.links.iter().filter(|link| link.id == found.id);
+    others.descriptors.extend(links.map(|link| link.fd));
     let id = || found.id.clone();
     match &found.state {
         FoundState::Damaged(why) => {

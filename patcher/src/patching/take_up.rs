@@ -49,7 +49,7 @@ pub(super) fn take_up_retired(
             process.memory().write(gate, &[0])?;
         }
         if let Some(wanted) = request.arena {
-            wanted.replace_in(process, arena)?;
+            wanted.replace_in(process, arena, request.links)?;
         }
         // Only the state word: rewriting a whole record would leave a moment without one, in which a killed upatch made the
         // retired image look like rubbish.

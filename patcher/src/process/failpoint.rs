@@ -54,6 +54,8 @@ failpoints! {
     FileCreated = "file-created",
     /// The image's pages are mapped and empty, the file is still open.
     Mapped = "mapped",
+    /// A kernel program's link is open in the target.
+    LinkPassed = "link-passed",
     /// Code is written, the record isn't.
     CodeWritten = "code-written",
     /// Code and record are written, nobody jumps there.

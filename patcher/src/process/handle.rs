@@ -182,7 +182,7 @@ impl Process {
     }
 
     /// A descriptor of our own for what is open in the process as `fd`.
-    pub(super) fn descriptor(&self, fd: i32) -> io::Result<OwnedFd> {
+    pub(crate) fn descriptor(&self, fd: i32) -> io::Result<OwnedFd> {
         sys::pidfd_getfd(self.pidfd.as_fd(), fd)
     }
 

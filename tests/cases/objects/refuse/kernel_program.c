@@ -1,6 +1,6 @@
-// refused: `on_packet` in section `tc` is a kernel program, which upatch does not load yet
-// hint: put kernel programs into an object of their own, and load it by libbpf
+// refused: `on_packet` in section `xdp` is a kernel program of a kind that upatch does not attach yet
+// hint: attaching comes later for all but `tcx/ingress`, `tcx/egress` and `tc`; put the others into an object of their own
 #include "upatch.h"
 UPATCH_COUNTER(__u64, packets);
-SEC("tc") int on_packet(void *skb) { UPATCH_INC(packets); return 0; }
+SEC("xdp") int on_packet(void *ctx) { UPATCH_INC(packets); return 2; }
 SEC("upatch/exe:f") int UPATCH(f) { return UPATCH_CONTINUE; }
