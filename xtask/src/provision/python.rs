@@ -157,7 +157,9 @@ fn fetch_wheels(interpreter: &Path, requirements: &str, root: &Path) -> Result<(
     println!("fetching wheels: cryptography and what it needs");
     let mut pip = python(interpreter);
     pip.env("PYTHONPATH", interpreter.join(PIP))
-        .env("LC_ALL", "C");
+        .env("LC_ALL", "C")
+        // Settings of whoever works here that would contradict --target; where the index is, stays theirs to say.
+        .envs([("PIP_USER", "0"), ("PIP_REQUIRE_VIRTUALENV", "0")]);
     pip.args(["-m", "pip", "--disable-pip-version-check", "--no-cache-dir"])
         .args(["--no-input", "--timeout", "30", "--retries", "2"])
         .args(["install", "--no-deps", "--no-compile", "--require-hashes"])
