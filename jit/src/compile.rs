@@ -6,7 +6,7 @@ use crate::asm::{Assembler, GprSet};
 use crate::gate::gate;
 use crate::lower::{self, Lowered, Shape};
 use crate::options::{SiteRegs, VectorState};
-use crate::patch::{CompiledPatch, Fixup, FixupKind, RawCode};
+use crate::patch::{CodeMark, CodePart, CompiledPatch, Fixup, FixupKind, RawCode};
 
 /// Compiles a patch or probe for a place. Cannot fail: everything that could be wrong was refused by the verifier.
 ///
@@ -43,6 +43,7 @@ pub fn compile(verified: &VerifiedProgram, site: &SiteRegs) -> CompiledPatch {
         extern_names: lowered.extern_names,
         syscalls: lowered.syscalls,
         writes: lowered.writes,
+        marks: lowered.marks,
     }
 }
 
@@ -56,9 +57,18 @@ fn behind_gate(site: &SiteRegs, lowered: Lowered) -> Lowered {
         at: fixup.at + shift,
         kind: fixup.kind,
     }));
+    let gate_mark = CodeMark {
+        at: 0,
+        part: CodePart::Gate,
+    };
+    let shifted = lowered.marks.iter().map(|mark| CodeMark {
+        at: mark.at + shift,
+        part: mark.part,
+    });
     Lowered {
         bytes,
         fixups,
+        marks: std::iter::once(gate_mark).chain(shifted).collect(),
         code_len: lowered.code_len + shift,
         stack_bytes: lowered.stack_bytes.max(gate.stack_bytes),
         ..lowered
@@ -82,6 +92,10 @@ fn nothing() -> CompiledPatch {
         syscalls: std::collections::BTreeSet::new(),
         reads_thread_pointer: false,
         writes: GprSet::EMPTY,
+        marks: vec![CodeMark {
+            at: 0,
+            part: CodePart::Continue,
+        }],
     }
 }
 

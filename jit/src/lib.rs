@@ -72,4 +72,4 @@ mod runtime;
 pub use asm::{Gpr, GprSet};
 pub use compile::{compile, compile_function, compile_raw};
 pub use options::{SiteRegs, VectorState};
-pub use patch::{CompiledPatch, Fixup, FixupKind, RawCode};
+pub use patch::{CodeMark, CodePart, CompiledPatch, Fixup, FixupKind, RawCode};

@@ -4,6 +4,8 @@
 
 use std::collections::BTreeSet;
 
+use upatch_verifier::insn::Pc;
+
 use crate::asm::GprSet;
 
 /// A compiled patch.
@@ -37,6 +39,33 @@ pub struct CompiledPatch {
     pub reads_thread_pointer: bool,
     /// Registers that it changes on purpose for the function that continues (ctx writes).
     pub writes: GprSet,
+    /// Which part of the program each piece of code is for, in the order of `at`; the first is at 0. For people who read
+    /// the code: nothing of it gets into a process.
+    pub marks: Vec<CodeMark>,
+}
+
+/// From here to the next mark, or to the end of the code, is the code of one part.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CodeMark {
+    /// Offset in the code.
+    pub at: usize,
+    /// What it is for.
+    pub part: CodePart,
+}
+
+/// What a piece of code is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CodePart {
+    /// The gate test of a patch with several sites.
+    Gate,
+    /// The beginning of a function, by its number in `Program::subprogs`: saves registers, makes room on the stack.
+    Prologue(usize),
+    /// One BPF instruction; several may have become one, then the others have no code.
+    Slot(Pc),
+    /// The main program's way on: restores registers, jumps to the displaced instructions.
+    Continue,
+    /// A helper, by its name, or what calls of the application need.
+    Routine(&'static str),
 }
 
 /// A compiled program of `ProgramKind::Memory`: a C function `u64 f(u8 *memory, u64 len)`.

@@ -5,6 +5,7 @@ pub mod build;
 pub mod cli;
 pub mod doctor;
 pub mod kernel;
+pub mod listing;
 pub mod object;
 pub mod patching;
 pub mod process;

@@ -3,6 +3,7 @@
 //! What patches do to programs is tested elsewhere (samples, live). Here each case misuses `upatch`, or interrupts it, and
 //! then looks at the target: it answers as before, and its memory map and descriptors are as before.
 
+mod inspect;
 mod objects;
 mod run;
 mod several;
@@ -51,6 +52,7 @@ fn main() {
     trials.extend(several::trials());
     trials.extend(run::trials());
     trials.extend(tools::trials());
+    trials.extend(inspect::trials());
     libtest_mimic::run(&arguments, trials).exit();
 }
 

@@ -8,7 +8,7 @@ use super::{Lower, Shape, Within};
 use crate::analysis::{Analysis, Op};
 use crate::asm::{Arith, Cond, Gpr, GprSet, Mem, Size};
 use crate::frame::{Frame, RED_ZONE};
-use crate::patch::FixupKind;
+use crate::patch::{CodePart, FixupKind};
 use crate::regs::{Assignment, Needs, home};
 use crate::runtime::Routine;
 
@@ -134,6 +134,7 @@ impl Lower<'_> {
     pub(super) fn main(&mut self) {
         let frame = self.frame.clone();
         self.within = Within::Main;
+        self.mark(CodePart::Prologue(0));
         if frame.red_zone {
             // LEA changes no flags, and these are not saved yet.
             let down = Mem::at(Gpr::Rsp, -(RED_ZONE as i32));
@@ -168,6 +169,7 @@ impl Lower<'_> {
             self.asm.lea(W64, host, entry);
         }
         self.body(0);
+        self.mark(CodePart::Continue);
         self.asm.bind(self.continues);
         self.leave_guarded(&frame);
     }
@@ -339,6 +341,7 @@ impl Lower<'_> {
         self.frame = frame.clone();
         // The first slot may also be a jump's target: the prologue has a place of its own.
         let entry = self.entry_of(index);
+        self.mark(CodePart::Prologue(index));
         self.asm.bind(entry);
         self.enter(&frame);
         self.body(index);

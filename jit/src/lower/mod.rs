@@ -24,7 +24,7 @@ use crate::analysis::{Analysis, Op, RegSet, analyse};
 use crate::asm::{Assembler, Gpr, GprSet, Label, Mem};
 use crate::frame::Frame;
 use crate::options::{SiteRegs, VectorState};
-use crate::patch::FixupKind;
+use crate::patch::{CodeMark, CodePart, FixupKind};
 use crate::private;
 use crate::regs::{self, Assignment, Needs};
 use crate::runtime::{Routine, Surroundings};
@@ -62,6 +62,7 @@ pub(crate) struct Lowered {
     /// Registers whose entry values the program sees through ctx.
     pub(crate) seen: GprSet,
     pub(crate) reads_flags: bool,
+    pub(crate) marks: Vec<CodeMark>,
 }
 
 /// The function at hand.
@@ -97,6 +98,7 @@ struct Lower<'a> {
     entries: BTreeMap<usize, Label>,
     data: BTreeMap<(u32, u32), Label>,
     errno_location: u32,
+    marks: Vec<CodeMark>,
 }
 
 /// Compiles.
@@ -139,6 +141,7 @@ pub(crate) fn lower(program: &Program, facts: &Facts, shape: Shape) -> Lowered {
         entries: BTreeMap::new(),
         data: BTreeMap::new(),
         errno_location: extern_count,
+        marks: Vec::new(),
     };
     lower.image()
 }
@@ -194,6 +197,7 @@ impl Lower<'_> {
             writes,
             seen: seen.fold(GprSet::EMPTY, GprSet::with),
             reads_flags: self.needs.ctx.contains(&upatch_abi::ctx::CtxField::Rflags),
+            marks: self.marks,
         }
     }
 
@@ -234,9 +238,18 @@ impl Lower<'_> {
                 self.asm.bind(*label);
             }
             if let Some(op) = self.analysis.ops.get(at) {
+                self.mark(CodePart::Slot(Pc(u32::try_from(at).unwrap_or(u32::MAX))));
                 self.op(at, *op);
             }
         }
+    }
+
+    /// The code from here on is for this part.
+    fn mark(&mut self, part: CodePart) {
+        self.marks.push(CodeMark {
+            at: self.asm.len(),
+            part,
+        });
     }
 
     fn op(&mut self, at: usize, op: Op) {
@@ -396,6 +409,10 @@ impl Lower<'_> {
             call_application: call_application.unwrap_or(self.continues),
         };
         for (routine, label) in &self.routines {
+            self.marks.push(CodeMark {
+                at: self.asm.len(),
+                part: CodePart::Routine(routine.name()),
+            });
             self.asm.bind(*label);
             routine.emit(&mut self.asm, &around);
         }

@@ -73,6 +73,26 @@ impl Routine {
         })
     }
 
+    /// What it is called in listings: a helper's own name, if it is one.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::KtimeGetNs => "bpf_ktime_get_ns",
+            Self::GetPrandomU32 => "bpf_get_prandom_u32",
+            Self::GetSmpProcessorId => "bpf_get_smp_processor_id",
+            Self::GetCurrentPidTgid => "bpf_get_current_pid_tgid",
+            Self::GetCurrentUidGid => "bpf_get_current_uid_gid",
+            Self::GetCurrentComm => "bpf_get_current_comm",
+            Self::ProbeWriteUser => "bpf_probe_write_user",
+            Self::ProbeReadUser => "bpf_probe_read_user",
+            Self::ProbeReadUserStr => "bpf_probe_read_user_str",
+            Self::Strncmp => "bpf_strncmp",
+            Self::SetErrno => "upatch_set_errno",
+            Self::CallApplication => "call of the application",
+            Self::GuardEnter => "re-entry guard: enter",
+            Self::GuardLeave => "re-entry guard: leave",
+        }
+    }
+
     /// A routine that it calls.
     pub(crate) fn calls(self) -> Option<Self> {
         match self {

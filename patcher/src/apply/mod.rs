@@ -9,6 +9,7 @@
 //! works is the stage's business.
 
 pub mod info;
+pub mod inspect;
 mod join;
 pub mod program;
 pub mod query;
@@ -229,7 +230,7 @@ pub fn plan<'p>(process: &'p Process, request: &ApplyRequest<'_>) -> Result<Plan
     let target = TargetImage::snapshot(process)?;
     let mut sites: Vec<SitePlan> = Vec::new();
     for (program, verified) in object.programs().iter().zip(&verified) {
-        let mut site = plan_site(process, request, &target, program, verified)?;
+        let mut site = plan_site(process, request, &target, program, verified, Purpose::Apply)?;
         let range = site.displaced.range();
         if let Some(other) = sites
             .iter()
@@ -266,12 +267,22 @@ pub fn plan<'p>(process: &'p Process, request: &ApplyRequest<'_>) -> Result<Plan
     })
 }
 
+/// What a site is planned for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// To be patched: everything that may be in the way is looked at.
+    Apply,
+    /// To be shown, whatever is there at the moment.
+    Show,
+}
+
 fn plan_site(
     process: &Process,
     request: &ApplyRequest<'_>,
     target: &TargetImage,
     program: &ObjectProgram,
     verified: &VerifiedProgram,
+    purpose: Purpose,
 ) -> Result<SitePlan, ApplyError> {
     let object = request.object;
     let query = query::query(program, object.build_ids(), &request.operator)?;
@@ -279,8 +290,10 @@ fn plan_site(
     let named = query.function.clone();
     let info = info_of(request, program, &site, named, object.arena());
     check_kind(program.kind, &site, &info)?;
-    refuse_if_ours(process, &site)?;
-    site.compare_memory(process)?;
+    if purpose == Purpose::Apply {
+        refuse_if_ours(process, &site)?;
+        site.compare_memory(process)?;
+    }
 
     let text = site.text();
     let displaced = displace(&text).map_err(|error| ApplyError::Undisplaceable {
@@ -296,7 +309,9 @@ fn plan_site(
         None if calls_out => return Err(ApplyError::NoXsave),
         None => VectorState::SSE,
     };
-    check_seccomp(process, verified)?;
+    if purpose == Purpose::Apply {
+        check_seccomp(process, verified)?;
+    }
     let gated = object.programs().len() > 1;
     let compiled = upatch_jit::compile(
         verified,
@@ -307,11 +322,13 @@ fn plan_site(
         .iter()
         .map(|name| target.find_function(process, name, Some(site.module())))
         .collect::<Result<Vec<_>, _>>()?;
-    let called = std::iter::zip(&compiled.extern_names, &externs)
-        // It is known not to throw, and in every module.
-        .filter(|(name, _)| *name != "__errno_location")
-        .map(|(name, at)| (name.clone(), *at));
-    unwinding::check(process, target, called)??;
+    if purpose == Purpose::Apply {
+        let called = std::iter::zip(&compiled.extern_names, &externs)
+            // It is known not to throw, and in every module.
+            .filter(|(name, _)| *name != "__errno_location")
+            .map(|(name, at)| (name.clone(), *at));
+        unwinding::check(process, target, called)??;
+    }
     Ok(SitePlan {
         displaced,
         liveness,

@@ -40,6 +40,8 @@ pub(crate) enum Command {
     Revert(RevertArgs),
     /// Execute a BPF program that is no patch, in a child process with a time limit.
     Run(RunArgs),
+    /// Show C lines, BPF and machine code side by side, before or after applying.
+    Inspect(InspectArgs),
     /// Say what works on this machine, what doesn't and why, and what would lift it.
     Doctor(DoctorArgs),
     /// Print a completion script for a shell.
@@ -57,6 +59,29 @@ pub(crate) enum Colour {
     Always,
     /// Nowhere.
     Never,
+}
+
+/// `upatch inspect`
+#[derive(Args, Debug)]
+pub(crate) struct InspectArgs {
+    /// The patch object; without --pid it is compiled for any function.
+    #[arg(required_unless_present = "pid")]
+    pub object: Option<PathBuf>,
+    /// The process: what is in its memory, or with an object that isn't applied what would be.
+    #[arg(short, long)]
+    pub pid: Option<i32>,
+    /// Only the patch with this id (as `status` prints it).
+    #[arg(long, requires = "pid")]
+    pub patch: Option<String>,
+    /// As for `apply`: the build-id of the module, repeatable.
+    #[arg(long, requires = "pid")]
+    pub build_id: Vec<String>,
+    /// As for `apply`: the function, instead of the section's.
+    #[arg(long, requires = "pid")]
+    pub function: Option<String>,
+    /// As for `apply`: the address in the module's file.
+    #[arg(long, value_parser = parse_number, requires = "pid")]
+    pub offset: Option<u64>,
 }
 
 /// `upatch doctor`

@@ -90,6 +90,20 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
+        "inspect",
+        &[
+            ("What a patch is compiled to:", "upatch inspect patch.o"),
+            (
+                "What would be put into a process:",
+                "upatch inspect --pid 1234 --build-id 44c007cf patch.o",
+            ),
+            (
+                "What is in its memory now, beside its source:",
+                "upatch inspect --pid 1234 patch.o",
+            ),
+        ],
+    ),
+    (
         "doctor",
         &[
             ("This machine:", "upatch doctor"),

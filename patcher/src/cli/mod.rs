@@ -10,6 +10,7 @@ mod doctor;
 mod explain;
 pub mod failure;
 mod files;
+mod inspect;
 mod manual;
 mod progress;
 mod revert;
@@ -79,6 +80,7 @@ fn run(command: Command, as_json: bool) -> Result<Report, Failure> {
         Command::Rules(args) => rules::run(&args),
         Command::Revert(args) => revert::run(&args),
         Command::Run(args) => run::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => Ok(manual::completions(&args)),
         Command::Man(args) => manual::man(&args),
@@ -97,6 +99,7 @@ fn slow(command: &Command) -> Option<String> {
         Command::Status(_)
         | Command::Telemetry(_)
         | Command::Rules(_)
+        | Command::Inspect(_)
         | Command::Completions(_)
         | Command::Man(_) => None,
     }

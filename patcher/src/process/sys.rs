@@ -249,8 +249,17 @@ pub(crate) fn map_for_reading(file: &std::fs::File) -> io::Result<memmap2::Mmap>
 }
 
 /// Runs machine code of ours as `u64 f(u8 *memory, u64 len)` in this process: for `upatch run`, which starts a child process
-/// for it. The pages are written first and executable only then.
+/// for it.
 pub(crate) fn execute(code: &[u8], memory: &mut [u8]) -> io::Result<u64> {
+    let at = map_code(code)?;
+    // SAFETY: the compiler's code follows the C calling convention. What the program itself does to memory nobody has
+    // proven; that is why this is a child process that holds nothing.
+    let function: extern "C" fn(*mut u8, u64) -> u64 = unsafe { std::mem::transmute(at) };
+    Ok(function(memory.as_mut_ptr(), memory.len() as u64))
+}
+
+/// A mapping with this code, written first and executable only then; it stays until the process ends.
+fn map_code(code: &[u8]) -> io::Result<*mut libc::c_void> {
     let len = code.len().max(1);
     // SAFETY: a new private mapping; nothing of ours lies there.
     let at = unsafe {
@@ -272,8 +281,5 @@ pub(crate) fn execute(code: &[u8], memory: &mut [u8]) -> io::Result<u64> {
     if unsafe { libc::mprotect(at, len, libc::PROT_READ | libc::PROT_EXEC) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the compiler's code follows the C calling convention. What the program itself does to memory nobody has
-    // proven; that is why this is a child process that holds nothing.
-    let function: extern "C" fn(*mut u8, u64) -> u64 = unsafe { std::mem::transmute(at) };
-    Ok(function(memory.as_mut_ptr(), memory.len() as u64))
+    Ok(at)
 }
