@@ -93,6 +93,8 @@ fn request<'a>(object: &'a PatchObject, name: &'a str, args: &InspectArgs) -> Ap
             build_ids: args.build_id.clone(),
         },
         policy: policy(),
+        backend: None,
+        devices: &[],
     }
 }
 
