@@ -1,5 +1,9 @@
 //! `upatch rules get|set`: the variables of a live patch that are set from outside, by name and type.
 
+use std::fs::{File, TryLockError};
+use std::thread;
+use std::time::{Duration, Instant};
+
 use serde_json::{Map, Value, json};
 
 use super::args::{RulesAction, RulesArgs, RulesGetArgs, RulesSetArgs};
@@ -9,6 +13,9 @@ use crate::patching::{Found, FoundState, inspect};
 use crate::process::Process;
 use crate::rules::{Assignment, Edit, Path, RuleError, Rules};
 use crate::telemetry::{ArenaView, info, words};
+
+/// How long to wait for another editor; one edit takes microseconds.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) fn run(args: &RulesArgs) -> Result<Report, Failure> {
     match &args.action {
@@ -173,11 +180,21 @@ fn set(args: &RulesSetArgs) -> Result<Report, Failure> {
         patches(&process, args.pid, args.patch.as_deref())?,
         args.pid,
     )?;
+    // Two editors of one list would take each other's guard away.
+    let _alone = alone(args.pid).map_err(place)?;
     let edits = patch
         .rules()
         .plan(&assignments, &patch.arena)
         .map_err(|error| place(error.into()))?;
-    for store in edits.iter().flat_map(|edit| &edit.stores) {
+    let names = assignments.iter().map(|one| &*one.path.name);
+    let guards = patch
+        .rules()
+        .guards(names, &patch.arena)
+        .map_err(|error| place(error.into()))?;
+    let opening = guards.iter().map(|guard| guard.opening());
+    let stores = edits.iter().flat_map(|edit| edit.stores.iter().cloned());
+    let closing = guards.iter().map(|guard| guard.closing());
+    for store in opening.chain(stores).chain(closing) {
         patch
             .arena
             .write(store.offset, &store.bytes)
@@ -192,6 +209,35 @@ fn set(args: &RulesSetArgs) -> Result<Report, Failure> {
         ),
         json: json!({"ok": true, "pid": args.pid, "id": patch.id, "set": to_json(&edits)}),
     })
+}
+
+/// The right to edit rules of this process, given back when dropped: a lock on its folder in /proc, which nobody else locks.
+fn alone(pid: i32) -> Result<File, Failure> {
+    let folder = File::open(format!("/proc/{pid}")).map_err(|error| {
+        Failure::new(Exit::Internal, format!("can't open /proc/{pid}: {error}"))
+    })?;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match folder.try_lock() {
+            Ok(()) => return Ok(folder),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(5));
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err(Failure::new(
+                    Exit::Contested,
+                    "another `upatch rules set` is editing rules of this process",
+                )
+                .hint("wait for it, or end it if it hangs"));
+            }
+            Err(TryLockError::Error(error)) => {
+                return Err(Failure::new(
+                    Exit::Internal,
+                    format!("can't lock /proc/{pid}: {error}"),
+                ));
+            }
+        }
+    }
 }
 
 /// `PATH=VALUE`, several of them.

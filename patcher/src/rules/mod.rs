@@ -7,10 +7,12 @@
 //! the arena.
 
 mod encode;
+mod guard;
 mod path;
 
 use serde_json::Value;
 
+pub use guard::Guard;
 pub use path::{Path, Place, Step};
 
 use crate::object::{ArenaLayout, GlobalInfo, PatchObject, Role, TypeTable, render};
