@@ -6,6 +6,7 @@
 
 mod cryptography_dh;
 mod cryptography_labels;
+mod getaddrinfo;
 mod iconv_open;
 mod libmodbus;
 mod libssh2;
@@ -16,8 +17,11 @@ mod memcached;
 mod memcached_udp;
 mod postgresql;
 mod redis;
+mod redis_dir;
+mod redis_keys;
 mod redis_lockdown;
 mod system;
+mod writev;
 
 use anyhow::{Result, ensure};
 use upatch_tests::child::{Answer, Driver};

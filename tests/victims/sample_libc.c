@@ -2,13 +2,20 @@
  *
  * `iconv TO FROM` opens a conversion and closes it: `ok` or `failed ERRNO`. `convert` turns UTF-8 into ISO-8859-1 and
  * prints the bytes. `system COMMAND` prints `status N errno E`; `shell` asks system(NULL) whether there is a shell;
- * `popen COMMAND` prints the first line that the command wrote.
+ * `popen COMMAND` prints the first line that the command wrote. `resolve HOST` prints `ok` or `failed CODE`; `listen` asks
+ * for an address to listen at. `writev N N …` writes pieces of so many bytes, at most 8, to /dev/null, `writev_at ADDRESS
+ * COUNT` an array of pieces that may not be there: `wrote N errno E`.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <iconv.h>
+#include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
 
 static void try_iconv(const char *to, const char *from)
 {
@@ -51,6 +58,37 @@ static void try_popen(const char *command)
     fputs(answer, stdout);
 }
 
+static void resolve(const char *host)
+{
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = host ? 0 : AI_PASSIVE}, *found;
+    int code = getaddrinfo(host, "80", &hints, &found);
+    if (code) {
+        printf("failed %d\n", code);
+        return;
+    }
+    freeaddrinfo(found);
+    puts("ok");
+}
+
+static void try_writev(const struct iovec *pieces, int count)
+{
+    int to = open("/dev/null", O_WRONLY);
+    errno = 0;
+    ssize_t wrote = writev(to, pieces, count);
+    printf("wrote %zd errno %d\n", wrote, errno);
+    close(to);
+}
+
+static void write_pieces(char *lengths)
+{
+    static char bytes[1 << 20];
+    struct iovec pieces[8];
+    int count = 0;
+    for (char *word = strtok(lengths, " "); word && count < 8; word = strtok(NULL, " "))
+        pieces[count++] = (struct iovec){bytes, strtoull(word, NULL, 0)};
+    try_writev(pieces, count);
+}
+
 int main(void)
 {
     setvbuf(stdout, NULL, _IOLBF, 0);
@@ -70,6 +108,14 @@ int main(void)
             printf("%d\n", system(NULL) != 0);
         } else if (!strncmp(line, "popen ", 6)) {
             try_popen(line + 6);
+        } else if (!strncmp(line, "resolve ", 8)) {
+            resolve(line + 8);
+        } else if (!strcmp(line, "listen")) {
+            resolve(NULL);
+        } else if (!strncmp(line, "writev ", 7)) {
+            write_pieces(line + 7);
+        } else if (sscanf(line, "writev_at %299s %299s", to, from) == 2) {
+            try_writev((void *)strtoull(to, NULL, 0), atoi(from));
         } else {
             puts("unknown command");
         }

@@ -58,6 +58,8 @@ impl Redis {
             "no",
             "--enable-debug-command",
             "yes",
+            "--enable-protected-configs",
+            "yes",
             "--unixsocket",
         ]);
         command.arg(&socket).arg("--dir").arg(scratch.path());
