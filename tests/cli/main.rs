@@ -4,6 +4,7 @@
 //! then looks at the target: it answers as before, and its memory map and descriptors are as before.
 
 mod inspect;
+mod kernel;
 mod objects;
 mod run;
 mod several;
@@ -48,6 +49,7 @@ fn case(name: &'static str, run: fn() -> Result<()>) -> Trial {
 fn main() {
     let arguments = Arguments::from_args();
     let mut trials = target::trials();
+    trials.extend(kernel::trials());
     trials.extend(objects::trials());
     trials.extend(several::trials());
     trials.extend(run::trials());
