@@ -26,6 +26,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         case("kernel::forked_child", forked_child),
         case("kernel::killed_upatch", killed_upatch),
         case("kernel::retired", retired),
+        case("kernel::no_descriptor_left", no_descriptor_left),
     ]
 }
 
@@ -71,7 +72,7 @@ fn with_scene(test: &str, text: &str, story: fn(&mut Scene) -> Result<()>) -> Re
             "lo",
             scene.object(),
         ])?;
-        if probe.1.to_string().contains("has no arenas") {
+        if probe.1.to_string().contains("has no arenas that") {
             skip(&format!("cli {test}"), "the kernel has no arenas");
             return Ok(());
         }
@@ -308,11 +309,20 @@ fn killed_upatch() -> Result<()> {
             ("revert", "frame-written:3"),
             ("revert", "image-unmapped"),
         ];
+        let id = scene.done(&[
+            "apply",
+            "--dry-run",
+            "--build-id",
+            &scene.build_id,
+            "--dev",
+            "lo",
+            scene.object(),
+        ])?;
+        let id = id["id"].as_str().context("no id")?.to_owned();
         for (command, failpoint) in places {
             let mut killed = upatch();
-            let mut id = String::new();
             if command == "revert" {
-                id = apply(scene)?["id"].as_str().context("no id")?.to_owned();
+                apply(scene)?;
                 killed.arg("revert");
             } else {
                 killed.args(["apply", "--build-id", &scene.build_id, "--dev", "lo"]);
@@ -333,9 +343,7 @@ fn killed_upatch() -> Result<()> {
             scene
                 .unharmed()
                 .with_context(|| format!("{command} killed at {failpoint}"))?;
-            if !id.is_empty() {
-                until_gone(&id)?;
-            }
+            until_gone(&id)?;
         }
         Ok(())
     })
@@ -393,4 +401,43 @@ SEC("upatch/exe:work") int UPATCH(clamp, int x)
         ensure!(images.iter().all(|image| *image == images[0]), "{images:?}");
         Ok(())
     })
+}
+
+/// The arena passes, the first link passes, for the second one there is no room: everything is taken back.
+fn no_descriptor_left() -> Result<()> {
+    with_scene("kernel::no_descriptor_left", PLANES, |scene| {
+        let open =
+            upatch::process::Process::open(scene.driver.pid().try_into()?)?.numbers_in("fd")?;
+        let unused: Vec<i32> = (0..)
+            .filter(|number| !open.contains(number))
+            .take(4)
+            .collect();
+        let id = scene.build_id.clone();
+        for limit in unused {
+            let limited = Command::new("prlimit")
+                .arg(format!("--pid={}", scene.pid()))
+                .arg(format!("--nofile={limit}:"))
+                .status()?;
+            ensure!(limited.success(), "prlimit failed");
+            let apply = ["apply", "--build-id", &id, "--dev", "lo", scene.object()];
+            let (code, answer) = scene.upatch(&apply)?;
+            ensure!(
+                (code == 0) == (limit == unused_last(&open)),
+                "below {limit}: {answer:#}"
+            );
+            if code == 0 {
+                scene.done(&["revert"])?;
+            } else {
+                is_refusal(code, &answer, 5, &["descriptor", "prlimit"])?;
+            }
+            scene.unharmed()?;
+        }
+        Ok(())
+    })
+}
+
+/// The fourth unused number: below it there is room for a socket and two links.
+fn unused_last(open: &[i32]) -> i32 {
+    let mut unused = (0..).filter(|number| !open.contains(number));
+    unused.nth(3).unwrap_or(0)
 }

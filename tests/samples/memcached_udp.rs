@@ -155,7 +155,7 @@ fn apply(server: &Server, scratch: &Scratch) -> Result<Option<String>> {
         object.to_str().context("a path")?,
     ])?;
     let text = answer.to_string();
-    if code == 5 && text.contains("has no arenas") {
+    if code == 5 && text.contains("has no arenas that") {
         return Ok(None);
     }
     ensure!(code == 0, "apply: {answer:#}");
@@ -233,6 +233,12 @@ fn story() -> Result<()> {
         // A quiet second, and it is over.
         std::thread::sleep(Duration::from_millis(2100));
         modest.expect_reply("small")?;
+
+        // Rules are set in this arena as in any other.
+        succeed(&["rules", "set", "--pid", &server.pid(), "longest=20"])?;
+        let swallowed = server.counter("swallowed")?;
+        modest.expect_silence("small")?;
+        ensure!(server.counter("swallowed")? == swallowed + 1);
 
         let answer = succeed(&["revert", "--pid", &server.pid()])?;
         ensure!(answer["patches"][0]["outcome"] == "reverted", "{answer:#}");

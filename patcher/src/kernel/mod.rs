@@ -52,7 +52,7 @@ pub(crate) enum NoArena {
     /// Not for us.
     #[error("not permitted")]
     NotPermitted(#[source] io::Error),
-    /// It has none (before Linux 6.9).
+    /// It has none, or none that a process which forks may have (before Linux 6.10).
     #[error("unknown to this kernel")]
     Unsupported(#[source] io::Error),
     /// Something of ours lies at the address.
@@ -75,6 +75,10 @@ pub(crate) fn make_arena(
     pages: u32,
     initial: &[u8],
 ) -> Result<OwnedFd, NoArena> {
+    if !release_is_at_least(6, 10) {
+        let source = io::Error::from_raw_os_error(libc::EOPNOTSUPP);
+        return Err(NoArena::Unsupported(source));
+    }
     let map = sys::map_create(sys::MapCreate {
         map_type: MAP_TYPE_ARENA,
         max_entries: pages,
@@ -108,9 +112,35 @@ pub(crate) fn make_arena(
     Ok(map)
 }
 
+/// Linux 6.9 has arenas too, but in it one that a forked child unmaps is freed under its parent ("bpf: Fix remap of arena").
+fn release_is_at_least(major: u32, minor: u32) -> bool {
+    std::fs::read_to_string("/proc/sys/kernel/osrelease")
+        .is_ok_and(|release| is_at_least(&release, major, minor))
+}
+
+fn is_at_least(release: &str, major: u32, minor: u32) -> bool {
+    let mut numbers = release
+        .split(|byte: char| !byte.is_ascii_digit())
+        .map(str::parse);
+    let (Some(Ok(found)), Some(Ok(below))) = (numbers.next(), numbers.next()) else {
+        return false;
+    };
+    (found, below) >= (major, minor)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reads_releases() {
+        for new in ["6.10.0", "6.18.44-rc1", "7.0", "10.1.2"] {
+            assert!(is_at_least(new, 6, 10), "{new}");
+        }
+        for old in ["6.9.12", "6.1.0-13-amd64", "5.15", "6", "", "x.y"] {
+            assert!(!is_at_least(old, 6, 10), "{old}");
+        }
+    }
 
     #[test]
     fn names_lead_back_to_the_id() {

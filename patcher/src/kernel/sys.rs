@@ -1,7 +1,7 @@
 //! bpf(2), one thin function for each command that we use: the only `unsafe` of the patcher outside of `process::sys`.
 //!
 //! Decides nothing. Structures are prefixes of `union bpf_attr` and of the `bpf_*_info` (include/uapi/linux/bpf.h, Linux
-//! 6.9); the kernel takes what a shorter one leaves out as zero.
+//! 6.10); the kernel takes what a shorter one leaves out as zero.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};

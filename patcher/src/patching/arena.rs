@@ -64,7 +64,7 @@ pub enum ArenaError {
     #[error("not permitted to make an arena of the kernel's")]
     NotPermitted(#[source] std::io::Error),
     /// The kernel has none.
-    #[error("this kernel has no arenas (they came with Linux 6.9)")]
+    #[error("this kernel has no arenas that a process could have (they came with Linux 6.10)")]
     Unsupported(#[source] std::io::Error),
     /// More than the kernel's arenas hold.
     #[error("an arena of {len} bytes is larger than the kernel's arenas, of 4 GiB in all")]
