@@ -144,6 +144,10 @@ enum upatch_verdict {
 /* --------------------------------------------------------------------------------------------------------------------
  * Where a patch goes: SEC("upatch/MODULE:FUNCTION") or SEC("upatch/MODULE:FUNCTION+OFFSET"), where MODULE is a soname,
  * a file name, a path, or `exe` for the main program.
+ *
+ * SEC("tcx/ingress"), SEC("tcx/egress") and SEC("tc") are programs for the kernel, in the same object: they use the same
+ * arena variables and events, and are attached with the patch (`upatch apply --dev IFACE`). Their helpers, types and
+ * functions are the kernel's (<linux/bpf.h>, <bpf/bpf_helpers.h>); ctx, verdicts and __ksym of this file are the patch's.
  */
 #ifndef SEC
 #define SEC(name) __attribute__((section(name), used))

@@ -31,5 +31,6 @@ pub(super) fn place(pid: i32) -> String {
 
 /// Is the tracer that is in the way one of us, so that waiting helps?
 pub(super) fn is_held_by_upatch(error: &ProcessError) -> bool {
-    matches!(error, ProcessError::AlreadyTraced { name, .. } if name == "upatch")
+    // Without a name: it has ended since, and with it its hold.
+    matches!(error, ProcessError::AlreadyTraced { name, .. } if name == "upatch" || name.is_empty())
 }

@@ -75,7 +75,7 @@ fn arena() -> Finding {
             Finding::limited(TOPIC, error.to_string(), MEANS).lifted_by(PRIVILEGE)
         }
         Err(error) => {
-            Finding::missing(TOPIC, error.to_string(), MEANS).lifted_by("Linux 6.9 or later")
+            Finding::missing(TOPIC, error.to_string(), MEANS).lifted_by("Linux 6.10 or later")
         }
     }
 }

@@ -272,12 +272,12 @@ fn descriptors(companion: &Companion) -> Finding {
         Ok(_) => Finding::ok(
             TOPIC,
             "borrowed a descriptor of a child",
-            "arenas can be shared between processes and with the kernel",
+            "arenas can be handed to processes, and shared with the kernel",
         ),
         Err(error) => Finding::limited(
             TOPIC,
             error.to_string(),
-            "arenas can't be handed to processes",
+            "patches with rules, counters or events are refused: their memory can't be handed to the process",
         )
         .lifted_by("Linux 5.6 or later, with the right to trace the process"),
     }
