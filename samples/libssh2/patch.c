@@ -12,8 +12,8 @@ UPATCH_COUNTER(__u64, hits);
 UPATCH_COUNTER(__u64, refused);
 
 SEC("upatch/libssh2.so.1:libssh2_userauth_password_ex")
-int UPATCH(bound_lengths, void *session, const char *user, unsigned int user_len, const char *password,
-	   unsigned int password_len)
+int UPATCH(bound_lengths, void *session, const char *user, unsigned int user_len,
+	   const char *password, unsigned int password_len)
 {
 	UPATCH_INC(hits);
 	if (user_len <= longest && password_len <= longest)

@@ -3,6 +3,7 @@
 //! Decides which cargo commands a task consists of and what this machine needs for them; knows nothing about how
 //! upatch works. Invariant: a task's exit code is 0 only if all that it ran succeeded.
 
+mod cast;
 mod check;
 mod fresh;
 mod process;
@@ -42,6 +43,12 @@ const TASKS: &[Task] = &[
         arguments: "",
         help: "patch three real programs while they run, and tell the story",
         run: programs::demo,
+    },
+    Task {
+        name: "cast",
+        arguments: "",
+        help: "record the demo, for the README: docs/demo.cast and docs/demo.svg",
+        run: cast::run,
     },
     Task {
         name: "bench",

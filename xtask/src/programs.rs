@@ -4,12 +4,13 @@
 //! adds it here. Their exit code is ours.
 
 use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
 use crate::process::{cargo, succeed};
-use crate::{provision, repository};
+use crate::{provision, repository, target_folder};
 
 /// For a run without `--seconds`.
 const LIMIT: Duration = Duration::from_secs(30 * 60);
@@ -74,30 +75,33 @@ fn available(prefix: &str) -> Result<Vec<String>> {
 }
 
 fn run(program: &str, optimized: bool, arguments: &[String]) -> Result<()> {
-    let environment = provision::everything()?.environment();
-    let mut build = cargo();
-    let profile: &[&str] = if optimized { &["--release"] } else { &[] };
-    // The programs run the upatch binary, which cargo doesn't build for another package.
-    build
-        .args(["build", "--quiet", "--package", "upatch", "--bin", "upatch"])
-        .args(profile);
-    succeed(&mut build, LIMIT)?;
-    let mut command = cargo();
-    command
-        .args([
-            "run",
-            "--quiet",
-            "--package",
-            "upatch-tests",
-            "--bin",
-            program,
-        ])
-        .args(profile);
-    command.arg("--").args(arguments).envs(environment);
+    let mut command = prepared(program, optimized)?;
+    command.args(arguments);
     succeed(
         &mut command,
         seconds(arguments).map_or(LIMIT, |asked| asked + LIMIT),
     )
+}
+
+/// Fetches and builds all that a program of the tests crate needs, and the program; running it is what remains.
+pub(crate) fn prepared(program: &str, optimized: bool) -> Result<Command> {
+    let environment = provision::everything()?.environment();
+    let profile: &[&str] = if optimized { &["--release"] } else { &[] };
+    // The programs run the upatch binary, which cargo doesn't build for another package.
+    for (package, name) in [("upatch", "upatch"), ("upatch-tests", program)] {
+        let mut build = cargo();
+        build
+            .args(["build", "--quiet", "--package", package, "--bin", name])
+            .args(profile);
+        succeed(&mut build, LIMIT)?;
+    }
+    let folder = target_folder()?.join(if optimized { "release" } else { "debug" });
+    let mut command = Command::new(folder.join(program));
+    command
+        .current_dir(repository())
+        .envs(environment)
+        .env("UPATCH_BIN", folder.join("upatch"));
+    Ok(command)
 }
 
 /// The value of `--seconds N` or `--seconds=N` among a program's arguments.

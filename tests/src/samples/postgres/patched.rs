@@ -71,6 +71,27 @@ impl Postgres {
         })
     }
 
+    /// What an operator would type for [`Self::apply`].
+    ///
+    /// # Errors
+    /// The server's program can't be read.
+    pub fn apply_command(&self, object: &Path) -> Result<String> {
+        let build_id = build_id_of(self.program())?;
+        Ok(format!(
+            "for pid in {pid} $(pgrep -P {pid}); do\n    upatch apply --pid $pid --build-id {build_id} {}\ndone",
+            object.display(),
+            pid = self.pid()
+        ))
+    }
+
+    /// What an operator would type for [`Self::revert`].
+    pub fn revert_command(&self) -> String {
+        format!(
+            "for pid in {pid} $(pgrep -P {pid}); do upatch revert --pid $pid; done",
+            pid = self.pid()
+        )
+    }
+
     fn each(&self, mut act: impl FnMut(u32) -> Result<Step>) -> Result<Figures> {
         let (start, mut figures) = (Instant::now(), Figures::default());
         let mut one = |pid| -> Result<()> {
