@@ -354,7 +354,11 @@ SEC("upatch/exe:work") int UPATCH(look, long thread, long number)
         let writer = scope.spawn(|| {
             let mut writes = 0_u64;
             while !over.load(Ordering::Relaxed) {
-                let value = if writes.is_multiple_of(2) { u64::MAX } else { 0 };
+                let value = if writes.is_multiple_of(2) {
+                    u64::MAX
+                } else {
+                    0
+                };
                 if arena.write(both.offset, &value.to_le_bytes()).is_err() {
                     return 0;
                 }
