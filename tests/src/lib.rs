@@ -10,6 +10,7 @@ pub mod packages;
 pub mod programs;
 pub mod samples;
 pub mod skip;
+pub mod telemetry_fuzz;
 pub mod upatch;
 pub mod uprobe;
 

@@ -148,7 +148,7 @@ fn until_the_process_ends() -> Result<()> {
         );
         let time = event["time"].as_str().unwrap_or_default();
         ensure!(
-            time.starts_with("20") && time.len() == 30 && time.ends_with('Z'),
+            time.starts_with("20") && time.len() == 27 && time.ends_with('Z'),
             "{event:#}"
         );
     }

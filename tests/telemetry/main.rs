@@ -3,6 +3,8 @@
 //! The victims are real processes; events are written by compiled patches in them while `upatch` reads.
 
 mod follow;
+mod formats;
+mod hostile;
 mod ring;
 mod rules;
 
@@ -29,6 +31,8 @@ fn main() {
     let mut trials = ring::trials();
     trials.extend(follow::trials());
     trials.extend(rules::trials());
+    trials.extend(hostile::trials());
+    trials.extend(formats::trials());
     libtest_mimic::run(&arguments, trials).exit();
 }
 

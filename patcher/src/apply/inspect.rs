@@ -313,7 +313,7 @@ impl<'f> Image<'f> {
         Ok(Self {
             found,
             record,
-            info: record.and_then(|record| serde_json::from_value(record.info.clone()).ok()),
+            info: record.and_then(|record| crate::telemetry::info_of(record.info.text())),
             base,
             bytes,
             copies: ips
@@ -377,7 +377,7 @@ impl<'f> Image<'f> {
             let leader = self
                 .found
                 .record()
-                .and_then(|record| serde_json::from_value::<PatchInfo>(record.info.clone()).ok());
+                .and_then(|record| crate::telemetry::info_of(record.info.text()));
             let globals = leader.as_ref().map_or(&[][..], |info| &info.globals);
             let global = globals
                 .iter()

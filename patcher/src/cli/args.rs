@@ -195,10 +195,32 @@ pub(crate) struct TelemetryArgs {
 #[derive(Subcommand, Debug)]
 pub(crate) enum TelemetryAction {
     /// Print variables and events once.
-    Dump(PidArgs),
+    Dump(DumpArgs),
     /// Print each event as it comes, a line each (with `--json` an object each), until the process ends, its patches are
     /// reverted, or SIGINT or SIGTERM comes.
     Follow(FollowArgs),
+}
+
+/// `upatch telemetry dump`
+#[derive(Args, Debug)]
+pub(crate) struct DumpArgs {
+    /// The process.
+    #[arg(short, long)]
+    pub pid: i32,
+    /// For people, for programs (as `--json`), or for metrics collectors.
+    #[arg(long, value_enum, default_value_t = DumpFormat::Table)]
+    pub format: DumpFormat,
+}
+
+/// What a dump looks like.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub(crate) enum DumpFormat {
+    /// Aligned lines.
+    Table,
+    /// One JSON object.
+    Json,
+    /// OpenMetrics text.
+    Openmetrics,
 }
 
 /// `upatch telemetry follow`

@@ -231,6 +231,8 @@ impl From<PrepareError> for Failure {
             PrepareError::AlreadyPatched { id, .. } => Self::new(Exit::Refused, message).hint(
                 format!("revert it first: upatch revert --pid PID --patch {id}"),
             ),
+            PrepareError::RecordTooLong { .. } => Self::new(Exit::Refused, message)
+                .hint("leave out variables, or give them types with fewer members and enumerators"),
             PrepareError::FileSizeLimit { .. } => Self::new(Exit::Refused, message)
                 .hint("raise the limit: prlimit --pid PID --fsize=SIZE (prlimit(1))"),
             PrepareError::NoGap { .. }

@@ -108,22 +108,14 @@ fn get(args: &RulesGetArgs) -> Result<Report, Failure> {
     }
     let (mut text, mut json) = (String::new(), Vec::new());
     for patch in &all {
-        let mut values = Map::new();
-        let wanted = match &paths[..] {
-            [] => patch
-                .rules()
-                .all()
-                .map(|rule| Path {
-                    name: rule.name.clone(),
-                    steps: Vec::new(),
-                })
-                .collect(),
-            paths => paths.to_vec(),
+        let mut values = match &paths[..] {
+            [] => patch.rules().values(&patch.arena),
+            _ => Map::new(),
         };
-        for path in wanted {
+        for path in &paths {
             let value = patch
                 .rules()
-                .get(&path, &patch.arena)
+                .get(path, &patch.arena)
                 .map_err(|error| place(error.into()))?;
             values.insert(path.to_string(), value);
         }

@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use super::btf::{Btf, Member as BtfMember, Type, TypeId};
 
 /// Most types of a table; further ones become [`TypeDesc::Opaque`].
-const MAX_TYPES: usize = 16_384;
+const MAX_TYPES: usize = 8192;
 /// Most members and enumerators of a table; a type with more is opaque.
-const MAX_NAMES: usize = 32_768;
+const MAX_NAMES: usize = 8192;
 /// Deepest nesting of arrays and structs.
 const MAX_DEPTH: usize = 64;
 

@@ -6,7 +6,7 @@ use upatch_trampolines::{Avma, AvmaRange, CheckedImage};
 
 use super::arena::Arena;
 use super::gap;
-use super::record::{HEADER_LEN, Hex, Membership, Record, RecordState, Span, to_hex};
+use super::record::{HEADER_LEN, Hex, Info, Membership, Record, RecordState, Span, to_hex};
 use super::request::{BuildError, Placement, PrepareError, Request, SiteRequest};
 use crate::process::maps::Maps;
 
@@ -166,7 +166,7 @@ pub(super) fn record_of(
         placed_at: SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_secs()),
-        info: site.info.clone(),
+        info: Info::new(&site.info),
     }
 }
 

@@ -12,7 +12,7 @@ use super::arena::Arena;
 use super::clean::{self, Rubbish};
 use super::gap::PAGE;
 use super::place::{place, record_range};
-use super::record::{HEADER_LEN, Record, RecordState, Span};
+use super::record::{HEADER_LEN, LONGEST, Record, RecordState, Span};
 use super::region::{self, Found, FoundState, Inventory, inspect};
 use super::request::{PrepareError, Request};
 use super::take_up::take_up_retired;
@@ -172,7 +172,16 @@ fn refuse_if_patched(inventory: &Inventory, site: Avma) -> Result<(), PrepareErr
     }
 }
 
+/// Most bytes of a record's text beside the caller's information.
+const RECORD_OWN: usize = 16 << 10;
+
 fn check_sizes(process: &Process, request: &Request<'_>) -> Result<(), PrepareError> {
+    let records = request.sites.iter();
+    let record = records.map(|site| site.info.to_string().len()).max();
+    let record = record.unwrap_or(0) + RECORD_OWN;
+    if record > LONGEST {
+        return Err(PrepareError::RecordTooLong { len: record });
+    }
     let lens = request.sites.iter();
     let longest = lens.map(|site| site.max_len + site.private_len).max();
     let image_len = longest.unwrap_or(0) + (1 << 20);

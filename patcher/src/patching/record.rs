@@ -14,6 +14,7 @@
 //! the record's copy is only compared.
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use upatch_trampolines::{Avma, AvmaRange, IpMap, PokePlan};
 
@@ -21,8 +22,8 @@ use super::arena::Backend;
 
 /// Header before the JSON text, in bytes.
 pub const HEADER_LEN: usize = 64;
-/// Longest JSON text that is read back, in bytes.
-pub const LONGEST: usize = 16 << 20;
+/// Longest JSON text that is written or read back, in bytes: types take up to six times as much when they are taken apart.
+pub const LONGEST: usize = 2 << 20;
 const MAGIC: [u8; 8] = *b"upatch\r\n";
 const VERSION: u32 = 1;
 /// Most sites of one patch.
@@ -112,6 +113,34 @@ pub struct Membership {
     pub gate: Hex,
 }
 
+/// JSON that is carried as text: taken apart into values, a hostile process's would take a hundred times as much memory.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Info(Box<RawValue>);
+
+impl Info {
+    /// The value's text.
+    #[must_use]
+    pub fn new(value: &serde_json::Value) -> Self {
+        // SANITY: a value has no way to fail.
+        Self(serde_json::value::to_raw_value(value).expect("a value serialises"))
+    }
+
+    /// As JSON.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        self.0.get()
+    }
+}
+
+impl PartialEq for Info {
+    fn eq(&self, other: &Self) -> bool {
+        self.text() == other.text()
+    }
+}
+
+impl Eq for Info {}
+
 /// One site of a patch in one process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -146,7 +175,7 @@ pub struct Record {
     /// Seconds since 1970 when it was placed.
     pub placed_at: u64,
     /// What the layers above want to find again; opaque here.
-    pub info: serde_json::Value,
+    pub info: Info,
 }
 
 /// Why a record's bytes are no record.
@@ -291,7 +320,7 @@ mod tests {
             group: None,
             calls_application: false,
             placed_at: 1,
-            info: serde_json::json!({"function": "f"}),
+            info: Info::new(&serde_json::json!({"function": "f"})),
         }
     }
 

@@ -5,6 +5,7 @@ use std::os::fd::BorrowedFd;
 use upatch_trampolines::{Avma, AvmaRange, CheckedImage, PlaceError};
 
 use super::arena::Arena;
+use super::record::LONGEST;
 use crate::process::{HoldError, MemoryError, ProcessError, RemoteError};
 
 /// Addresses for which an image is to be built.
@@ -99,6 +100,12 @@ pub enum PrepareError {
         len: u64,
         /// Where it had to be.
         at: Option<Avma>,
+    },
+    /// Names and types of the patch's variables are longer than what is read back.
+    #[error("the patch's record would have {len} bytes, more than {LONGEST}")]
+    RecordTooLong {
+        /// Its length.
+        len: usize,
     },
     /// The target may not make files that large (RLIMIT_FSIZE); trying would send it SIGXFSZ.
     #[error("the target may only write files of {limit} bytes, {len} are needed")]

@@ -10,16 +10,24 @@ mod encode;
 mod guard;
 mod path;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 pub use guard::Guard;
 pub use path::{Path, Place, Step};
 
-use crate::object::{ArenaLayout, GlobalInfo, PatchObject, Role, TypeTable, render};
+use crate::object::{
+    ArenaLayout, Budget, GlobalInfo, PatchObject, Role, TypeTable, render, render_within,
+};
 use crate::telemetry::ReadArena;
 
 /// Most bytes of a variable that is read or set.
 const LARGEST: u64 = 16 << 20;
+/// What showing all rules may cost, roughly the bytes of their text.
+const SHOWN: usize = 4 << 20;
+/// Bytes that can be read for the cost of one that is shown.
+const READ: u64 = 64;
+/// Cost of a rule beside its name and value.
+const NAME: usize = 64;
 
 /// `PATH=VALUE` as the operator wrote it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -215,6 +223,24 @@ impl<'a> Rules<'a> {
         let place = path.locate(self.types, global)?;
         let bytes = content(global, arena).ok_or_else(|| damaged(path))?;
         Ok(self.shown(&place, &bytes))
+    }
+
+    /// Every rule by name with its value; `null` for one that isn't there, or beyond what all may cost.
+    #[must_use]
+    pub fn values<A: ReadArena + ?Sized>(self, arena: &A) -> Map<String, Value> {
+        let mut budget = Budget(SHOWN);
+        self.all()
+            .map_while(|rule| {
+                let read = usize::try_from(rule.size / READ).unwrap_or(usize::MAX);
+                budget.0 = budget
+                    .0
+                    .checked_sub(read.saturating_add(rule.name.len() + NAME))?;
+                let value = content(rule, arena).map_or(Value::Null, |bytes| {
+                    render_within(self.types, rule.ty, &bytes, &mut budget)
+                });
+                Some((rule.name.clone(), value))
+            })
+            .collect()
     }
 
     /// What the assignments would change, one after the other; writes nothing.

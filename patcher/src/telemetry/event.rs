@@ -15,26 +15,35 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// As it is now; it moves when somebody sets the clock.
+    /// As it is now; it moves when somebody sets the clock. Two clocks can't be read at once: the closest of a few readings
+    /// is taken.
     #[must_use]
     pub fn now() -> Self {
-        let since = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
-            .map_or(Duration::ZERO, Duration::from);
+        let monotonic = || {
+            nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
+                .map_or(Duration::ZERO, Duration::from)
+        };
+        let reading = || {
+            let (before, calendar, after) = (monotonic(), SystemTime::now(), monotonic());
+            (after.saturating_sub(before), calendar, before)
+        };
+        let closest = (0..4).map(|_| reading()).min_by_key(|reading| reading.0);
+        let (_, calendar, since) = closest.unwrap_or_else(reading);
         Self {
-            zero: SystemTime::now()
+            zero: calendar
                 .checked_sub(since)
                 .unwrap_or(SystemTime::UNIX_EPOCH),
         }
     }
 
-    /// `2026-11-21T11:44:01.123456789Z`; `None` for a time beyond the calendar.
+    /// `2026-11-21T11:44:01.123456Z`; `None` for a time beyond the calendar.
     #[must_use]
     pub fn calendar(self, monotonic: u64) -> Option<String> {
         let time = self.zero.checked_add(Duration::from_nanos(monotonic))?;
         // humantime's formatter fails beyond the year 9999.
         let since = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
         (since.as_secs() < 253_402_300_800)
-            .then(|| humantime::format_rfc3339_nanos(time).to_string())
+            .then(|| humantime::format_rfc3339_micros(time).to_string())
     }
 }
 
@@ -85,21 +94,15 @@ pub fn to_line(event: &Map<String, Value>) -> String {
         event.get("type").and_then(Value::as_str),
         event.get("value"),
     ) {
-        (Some(PRINTK), Some(Value::String(text))) => words.push(one_line(text)),
+        (Some(PRINTK), Some(Value::String(text))) => {
+            words.push(super::plain(text.trim_end_matches('\n')))
+        }
         (ty, value) => {
             words.push(ty.unwrap_or_default().to_owned());
             words.push(super::words(value.unwrap_or(&Value::Null)));
         }
     }
     words.join("  ")
-}
-
-/// Text of the target must not move the cursor or end the line.
-fn one_line(text: &str) -> String {
-    text.trim_end_matches('\n')
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
 }
 
 /// What `upatch_printk` recorded: three numbers and the format, both from the target.

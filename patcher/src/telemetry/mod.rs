@@ -3,14 +3,15 @@
 
 mod arena;
 mod event;
+mod openmetrics;
 mod ring;
 
-use serde::Deserialize;
 use serde_json::{Map, Value};
 use upatch_jit::private;
 
 pub use arena::{ArenaView, ReadArena};
 pub use event::{Clock, to_json, to_line};
+pub use openmetrics::openmetrics;
 pub use ring::{Cursor, RawEvent};
 
 use crate::apply::info::PatchInfo;
@@ -52,9 +53,35 @@ pub struct Events {
 /// What the record says about the patch, if it can be understood.
 #[must_use]
 pub fn info(found: &Found) -> Option<PatchInfo> {
-    let mut info = PatchInfo::deserialize(&found.record()?.info).ok()?;
+    info_of(found.record()?.info.text())
+}
+
+/// As [`info`], of what a record holds for the upper layers.
+#[must_use]
+pub fn info_of(record: &str) -> Option<PatchInfo> {
+    let mut info = serde_json::from_str::<PatchInfo>(record).ok()?;
     info.events = info.events.and_then(crate::object::EventRing::checked);
+    // Names end up on terminals.
+    let names = info.globals.iter_mut().map(|global| &mut global.name);
+    let types = info.events.iter_mut().flat_map(|ring| &mut ring.types);
+    let types = types.map(|ty| &mut ty.name);
+    let places = [
+        &mut info.object,
+        &mut info.build_id,
+        &mut info.module,
+        &mut info.function,
+    ];
+    for text in names.chain(types).chain(places) {
+        if text.contains(char::is_control) {
+            *text = plain(text);
+        }
+    }
     Some(info)
+}
+
+/// Text that stays within its line and leaves the terminal alone.
+fn plain(text: &str) -> String {
+    text.replace(char::is_control, "?")
 }
 
 /// Reads the variables and events of a patch as they are now. What can't be read is left out: a telemetry that fails because one
@@ -80,7 +107,7 @@ pub fn read(process: &Process, found: &Found) -> Reading {
     let missed = missed.reduce(u64::saturating_add);
     let others = records().skip(1);
     let others = others
-        .map_while(|record| PatchInfo::deserialize(&record?.info).ok())
+        .map_while(|record| info_of(record?.info.text()))
         .collect();
     let view = ArenaView::new(process, found);
     let window = view.as_ref().map_or(0, |view| view.range().len());
@@ -130,7 +157,7 @@ const WORDS: usize = 1000;
 /// A value for people. Large arrays fill screens; programs read JSON, which is whole.
 #[must_use]
 pub fn words(value: &Value) -> String {
-    let text = value.to_string();
+    let text = plain(&value.to_string());
     match text.char_indices().nth(WORDS) {
         Some((at, _)) => format!(
             "{} … ({} characters; --json has all)",

@@ -4,25 +4,33 @@ mod follow;
 
 use serde_json::{Value, json};
 
-use super::args::{PidArgs, TelemetryAction, TelemetryArgs};
+use super::args::{DumpArgs, DumpFormat, TelemetryAction, TelemetryArgs};
 use super::status::{identity, other_places, place_of};
-use super::{Failure, Report, target};
+use super::{Exit, Failure, Report, target};
 use crate::patching::{FoundState, inspect};
-use crate::telemetry::{Reading, read, to_line, words};
+use crate::telemetry::{Reading, openmetrics, read, to_line, words};
 
 pub(super) fn run(args: &TelemetryArgs, as_json: bool) -> Result<Report, Failure> {
     match &args.action {
-        TelemetryAction::Dump(args) => dump(args),
+        TelemetryAction::Dump(args) => dump(args, as_json),
         TelemetryAction::Follow(args) => follow::run(args, as_json),
     }
 }
 
-fn dump(args: &PidArgs) -> Result<Report, Failure> {
+fn dump(args: &DumpArgs, as_json: bool) -> Result<Report, Failure> {
+    if as_json && args.format == DumpFormat::Openmetrics {
+        return Err(Failure::new(
+            Exit::Usage,
+            "--json and --format openmetrics contradict each other",
+        )
+        .hint("leave one of them out"));
+    }
     let process = target::open(args.pid)?;
     let inventory =
         inspect(&process).map_err(|error| Failure::from(error).at(target::place(args.pid)))?;
     let mut text = String::new();
     let mut patches = Vec::new();
+    let mut readings = Vec::new();
     for found in inventory
         .found
         .iter()
@@ -39,14 +47,18 @@ fn dump(args: &PidArgs) -> Result<Report, Failure> {
             values_in_words(&reading)
         );
         patches.push(json);
+        readings.push((args.pid, found.id.clone(), reading));
     }
     if text.is_empty() {
         text = format!("process {} has no patches\n", args.pid);
     }
-    Ok(Report {
-        text,
-        json: json!({"ok": true, "pid": args.pid, "patches": patches}),
-    })
+    let json = json!({"ok": true, "pid": args.pid, "patches": patches});
+    let text = match args.format {
+        DumpFormat::Table => text,
+        DumpFormat::Json => format!("{json}\n"),
+        DumpFormat::Openmetrics => openmetrics(&readings),
+    };
+    Ok(Report { text, json })
 }
 
 /// The members of a patch's object that hold what it has remembered: `globals`, and `events` if it has a ring.
