@@ -9,6 +9,7 @@ pub mod listing;
 pub mod object;
 pub mod patching;
 pub mod process;
+pub mod rehearse;
 pub mod revert;
 pub mod rules;
 pub mod target;

@@ -6,6 +6,7 @@
 mod inspect;
 mod kernel;
 mod objects;
+mod rehearsal;
 mod run;
 mod several;
 mod target;
@@ -53,6 +54,7 @@ fn main() {
     trials.extend(objects::trials());
     trials.extend(several::trials());
     trials.extend(run::trials());
+    trials.extend(rehearsal::trials());
     trials.extend(tools::trials());
     trials.extend(inspect::trials());
     libtest_mimic::run(&arguments, trials).exit();
@@ -233,5 +235,23 @@ fn is_refusal(exit: i32, value: &Value, code: i32, says: &[&str]) -> Result<()> 
     for text in says {
         ensure!(all.contains(text), "`{text}` is not said: {value:#}");
     }
+    Ok(())
+}
+
+/// An object that `upatch build` would refuse to write: compiled as it does, but not verified.
+fn compile_unverified(source: &Path, object: &Path) -> Result<()> {
+    let clang = std::env::var_os("UPATCH_CLANG").unwrap_or_else(|| "clang-19".into());
+    let header = tempfile::tempdir()?;
+    std::fs::write(header.path().join("upatch.h"), upatch_abi::UPATCH_H)?;
+    let mut command = Command::new(clang);
+    command
+        .args(["-target", "bpf", "-mcpu=v4", "-O2", "-g", "-fno-builtin"])
+        .args(["-idirafter", "/usr/include/x86_64-linux-gnu", "-isystem"])
+        .arg(header.path())
+        .arg("-c")
+        .arg("-o")
+        .args([object, source]);
+    let status = command.status().context("running clang")?;
+    ensure!(status.success(), "clang failed");
     Ok(())
 }

@@ -38,7 +38,7 @@ pub(crate) enum Command {
     Rules(RulesArgs),
     /// Take patches out of a process again; prints the final counters.
     Revert(RevertArgs),
-    /// Execute a BPF program that is no patch, in a child process with a time limit.
+    /// Execute a patch on given registers and memory, or a BPF program that is no patch, in a child process.
     Run(RunArgs),
     /// Show C lines, BPF and machine code side by side, before or after applying.
     Inspect(InspectArgs),
@@ -304,25 +304,54 @@ pub(crate) struct RunArgs {
     /// Where the program comes from.
     #[command(flatten)]
     pub input: RunInput,
-    /// Memory that r1 points at, as hexadecimal digits (with `--raw`; a case brings its own).
-    pub memory: Option<String>,
-    /// What executes it.
-    #[arg(long, value_enum, default_value_t = Engine::Jit)]
-    pub engine: Engine,
+    /// The patch object; with `--raw` the memory that r1 points at, as hexadecimal digits.
+    #[arg(value_name = "OBJECT|MEMORY")]
+    pub what: Option<String>,
+    /// What executes it; a patch by default both, and both must agree.
+    #[arg(long, value_enum)]
+    pub engine: Option<Engine>,
     /// Time limit in milliseconds.
     #[arg(long, default_value_t = 5000)]
     pub time_limit: u64,
+    /// What a patch meets.
+    #[command(flatten)]
+    pub scene: SceneArgs,
 }
 
-/// Where `upatch run` has its program from. A struct of its own, as clap puts every field of a struct into its group.
+/// What a patch meets in `upatch run`.
 #[derive(Args, Debug)]
-#[group(required = true, multiple = false)]
+#[command(next_help_heading = "What a patch meets")]
+pub(crate) struct SceneArgs {
+    /// The program in the object, by the C function's name; needed if there are several.
+    #[arg(long)]
+    pub program: Option<String>,
+    /// A register at the patched place, for example rdi=0x10; repeatable. The others are 0.
+    #[arg(long, value_name = "NAME=NUMBER")]
+    pub reg: Vec<String>,
+    /// An argument of the function by its number from 1, for example `1=7`, or `2="bob"`, which is put into memory; repeatable.
+    #[arg(long, value_name = "N=VALUE")]
+    pub arg: Vec<String>,
+    /// Memory of the program: hexadecimal digits, "text" or @FILE; repeatable. What isn't given isn't there.
+    #[arg(long, value_name = "ADDRESS=BYTES")]
+    pub mem: Vec<String>,
+    /// What a function of the program returns, call by call; the last result repeats; repeatable.
+    #[arg(long = "extern", value_name = "NAME=RESULT[,RESULT…]")]
+    pub externs: Vec<String>,
+    /// Set a rule before the patch runs, as `rules set` does; repeatable.
+    #[arg(long, value_name = "PATH=VALUE")]
+    pub rule: Vec<String>,
+}
+
+/// Where `upatch run` has its program from, if not from an object. A struct of its own, as clap puts every field of a struct
+/// into its group.
+#[derive(Args, Debug)]
+#[group(multiple = false)]
 pub(crate) struct RunInput {
     /// Read the program as hexadecimal digits from standard input.
     #[arg(long)]
     pub raw: bool,
     /// Read the program from a file in bpf_conformance's format.
-    #[arg(long, value_name = "FILE", conflicts_with = "memory")]
+    #[arg(long, value_name = "FILE", conflicts_with = "what")]
     pub case: Option<PathBuf>,
 }
 
@@ -333,10 +362,12 @@ pub(crate) enum Engine {
     Jit,
     /// The reference interpreter.
     Interp,
+    /// Both, compared.
+    Both,
 }
 
 /// A number in decimal, or hexadecimal with 0x.
-fn parse_number(text: &str) -> Result<u64, String> {
+pub(crate) fn parse_number(text: &str) -> Result<u64, String> {
     let parsed = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
         Some(digits) => u64::from_str_radix(digits, 16),
         None => text.parse(),

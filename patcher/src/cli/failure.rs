@@ -82,6 +82,30 @@ impl Failure {
         })
     }
 
+    /// What [`Self::to_json`] gave, read back: a child process's failure becomes its parent's.
+    #[must_use]
+    pub fn from_json(value: &Value) -> Option<Self> {
+        let error = value.get("error")?;
+        let exit = match error.get("code")?.as_u64()? {
+            1 => Exit::Internal,
+            2 => Exit::Usage,
+            3 => Exit::Object,
+            4 => Exit::Target,
+            5 => Exit::Refused,
+            6 => Exit::Permission,
+            7 => Exit::Partial,
+            8 => Exit::Contested,
+            _ => return None,
+        };
+        let text = |name: &str| Some(error.get(name)?.as_str()?.to_owned());
+        Some(Self {
+            exit,
+            message: text("message")?,
+            place: text("where"),
+            hint: text("hint"),
+        })
+    }
+
     /// As text for standard error, with styles.
     #[must_use]
     pub fn to_text(&self) -> String {

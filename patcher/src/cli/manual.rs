@@ -90,6 +90,23 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
+        "run",
+        &[
+            (
+                "A patch on two arguments, the second a string:",
+                "upatch run patch.o --arg 1=500 --arg '2=\"bob\"'",
+            ),
+            (
+                "With other rules, and a function of the program that fails, then succeeds:",
+                "upatch run patch.o --reg rdi=0x70000000 --mem 0x70000000=0011ff --rule longest=60 --extern lookup=-1,0",
+            ),
+            (
+                "Bare instructions:",
+                "echo b7000000 2a000000 95000000 00000000 | upatch run --raw",
+            ),
+        ],
+    ),
+    (
         "inspect",
         &[
             ("What a patch is compiled to:", "upatch inspect patch.o"),

@@ -13,6 +13,7 @@ mod files;
 mod inspect;
 mod manual;
 mod progress;
+mod rehearsal;
 mod revert;
 mod rules;
 mod run;

@@ -1,4 +1,5 @@
-//! `upatch run`: executes a BPF program that is no patch, verified or not, in a child process with a time limit.
+//! `upatch run`: executes a program in a child process with a time limit. Patches are `rehearsal`'s business; here are BPF
+//! programs that are none, verified or not.
 //!
 //! The program may do anything, so nothing of it runs here: this process decodes it, starts itself again as the child that
 //! compiles and executes, and waits. What runs is a `RawProgram`, which `apply` has no way to take.
@@ -20,13 +21,30 @@ use super::{Exit, Failure, Report, files};
 use crate::process::execute;
 
 /// Set in the environment of the child that executes.
-const CHILD: &str = "UPATCH_RUN_CHILD";
+pub(super) const CHILD: &str = "UPATCH_RUN_CHILD";
 /// Longest program text on standard input, in bytes.
 const LIMIT: u64 = 16 << 20;
 /// Instructions that the interpreter executes before it gives up (the time limit comes first as a rule).
 const STEP_LIMIT: u64 = 1 << 32;
 
 pub(super) fn run(args: &RunArgs) -> Result<Report, Failure> {
+    if !args.input.raw && args.input.case.is_none() {
+        return super::rehearsal::run(args);
+    }
+    let scene = &args.scene;
+    let given = [
+        &scene.reg,
+        &scene.arg,
+        &scene.mem,
+        &scene.externs,
+        &scene.rule,
+    ];
+    if scene.program.is_some() || given.into_iter().any(|given| !given.is_empty()) {
+        return Err(
+            Failure::new(Exit::Usage, "a bare program meets nothing but its memory")
+                .hint("leave --raw and --case out to run a patch object"),
+        );
+    }
     let (text, (program, memory)) = match &args.input.case {
         Some(path) => (String::new(), case(path)?),
         None => {
@@ -35,7 +53,7 @@ pub(super) fn run(args: &RunArgs) -> Result<Report, Failure> {
             let program = hex(&text)
                 .and_then(|bytes| decoded(&bytes))
                 .map_err(place)?;
-            (text, (program, hex(args.memory.as_deref().unwrap_or(""))?))
+            (text, (program, hex(args.what.as_deref().unwrap_or(""))?))
         }
     };
     let program = with_memory(program, &memory)?;
@@ -47,8 +65,18 @@ pub(super) fn run(args: &RunArgs) -> Result<Report, Failure> {
     })?;
     let r0 = if std::env::var_os(CHILD).is_some() {
         match args.engine {
-            Engine::Jit => native(&raw, memory)?,
-            Engine::Interp => interpreted(&raw, memory)?,
+            Some(Engine::Jit) | None => native(&raw, memory)?,
+            Some(Engine::Interp) => interpreted(&raw, memory)?,
+            Some(Engine::Both) => {
+                let (one, other) = (interpreted(&raw, memory.clone())?, native(&raw, memory)?);
+                if one != other {
+                    return Err(Failure::new(
+                        Exit::Internal,
+                        format!("the interpreter gives {one:#x}, the JIT {other:#x}"),
+                    ));
+                }
+                one
+            }
         }
     } else {
         in_child(args, &text)?
@@ -74,7 +102,7 @@ fn standard_input() -> Result<String, Failure> {
 }
 
 /// Hexadecimal digits, blanks ignored.
-fn hex(text: &str) -> Result<Vec<u8>, Failure> {
+pub(super) fn hex(text: &str) -> Result<Vec<u8>, Failure> {
     let wrong = |what: String| {
         Failure::new(Exit::Usage, what)
             .hint("give the bytes as pairs of hexadecimal digits, blanks allowed")
@@ -121,47 +149,9 @@ fn with_memory(program: Program, memory: &[u8]) -> Result<Program, Failure> {
     Program::new(parts).map_err(|error| Failure::new(Exit::Object, error.to_string()))
 }
 
-/// Starts this program again with the same arguments, and `text` on its standard input.
+/// What a bare program's child found.
 fn in_child(args: &RunArgs, text: &str) -> Result<u64, Failure> {
-    let internal = |what: &str, error: std::io::Error| {
-        Failure::new(Exit::Internal, format!("{what}: {error}"))
-    };
-    let mut child = Command::new("/proc/self/exe")
-        .args(std::env::args_os().skip(1).filter(|arg| arg != "--json"))
-        .env(CHILD, "1")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| internal("can't start the child process", error))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // A child that died early says so by its status.
-        let _ = stdin.write_all(text.as_bytes());
-    }
-    let status = wait(&mut child, Duration::from_millis(args.time_limit))
-        .map_err(|error| internal("can't wait for the child process", error))?;
-    let Some(status) = status else {
-        return Err(Failure::new(
-            Exit::Object,
-            format!("the program did not end within {} ms", args.time_limit),
-        )
-        .hint("raise --time-limit if it is meant to run that long"));
-    };
-    let mut output = String::new();
-    let mut errors = String::new();
-    if let (Some(mut out), Some(mut err)) = (child.stdout.take(), child.stderr.take()) {
-        out.read_to_string(&mut output)
-            .map_err(|error| internal("can't read the result", error))?;
-        err.read_to_string(&mut errors)
-            .map_err(|error| internal("can't read the result", error))?;
-    }
-    if let Some(signal) = status.signal() {
-        return Err(Failure::new(
-            Exit::Object,
-            format!("the program was ended by signal {signal}"),
-        )
-        .hint("it read or wrote memory that isn't there; `upatch verify --raw` may say where"));
-    }
+    let (output, errors) = start_child(args, text)?;
     let r0 = output
         .trim()
         .strip_prefix("0x")
@@ -177,6 +167,57 @@ fn in_child(args: &RunArgs, text: &str) -> Result<u64, Failure> {
             }
             .to_owned(),
         )
+    })
+}
+
+/// Starts this program again with the same arguments, and `text` on its standard input. Gives what it printed.
+pub(super) fn start_child(args: &RunArgs, text: &str) -> Result<(String, String), Failure> {
+    let internal = |what: &str, error: std::io::Error| {
+        Failure::new(Exit::Internal, format!("{what}: {error}"))
+    };
+    let mut child = Command::new("/proc/self/exe")
+        .args(std::env::args_os().skip(1).filter(|arg| arg != "--json"))
+        .env(CHILD, "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| internal("can't start the child process", error))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A child that died early says so by its status.
+        let _ = stdin.write_all(text.as_bytes());
+    }
+    // Both pipes are read while it runs: a report longer than a pipe holds would keep it from ending.
+    let output = child.stdout.take().map(collect);
+    let errors = child.stderr.take().map(collect);
+    let status = wait(&mut child, Duration::from_millis(args.time_limit))
+        .map_err(|error| internal("can't wait for the child process", error))?;
+    let Some(status) = status else {
+        return Err(Failure::new(
+            Exit::Object,
+            format!("the program did not end within {} ms", args.time_limit),
+        )
+        .hint("raise --time-limit if it is meant to run that long"));
+    };
+    if let Some(signal) = status.signal() {
+        return Err(Failure::new(
+            Exit::Object,
+            format!("the program was ended by signal {signal}"),
+        )
+        .hint("it read or wrote memory that isn't there; `upatch verify --raw` may say where"));
+    }
+    let text = |pipe: Option<std::thread::JoinHandle<String>>| {
+        pipe.and_then(|pipe| pipe.join().ok()).unwrap_or_default()
+    };
+    Ok((text(output), text(errors)))
+}
+
+fn collect(mut pipe: impl Read + Send + 'static) -> std::thread::JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        // What was read before an error is still worth showing.
+        let _ = pipe.read_to_end(&mut bytes);
+        String::from_utf8_lossy(&bytes).into_owned()
     })
 }
 

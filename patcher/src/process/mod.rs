@@ -29,5 +29,5 @@ pub use handle::{Process, ProcessError};
 pub use hold::{HeldThread, HoldError, RemoteError};
 pub use memory::{Memory, MemoryError};
 pub use stop::{StopError, StopFigures, StoppedProcess, TaskView};
-pub(crate) use sys::{execute, map_for_reading, trials};
+pub(crate) use sys::{execute, map_for_reading, native, trials};
 pub use tracer::Tracer;

@@ -4,6 +4,7 @@
 //! Decides nothing. nix is not used for ptrace and wait, because its types have no room for real-time signals: a
 //! `waitpid` that fails to parse its own answer would lose the stop of a thread of somebody else's process.
 
+pub(crate) mod native;
 pub(crate) mod trials;
 
 use std::io;
