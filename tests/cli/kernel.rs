@@ -20,6 +20,7 @@ use super::{CLAMP, Scene, build, case, is_refusal};
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         case("kernel::both_planes", both_planes),
+        case("kernel::events_of_both", events_of_both),
         case("kernel::wrong_words", wrong_words),
         case("kernel::rejected", rejected),
         case("kernel::not_permitted", not_permitted),
@@ -136,6 +137,69 @@ fn both_planes() -> Result<()> {
         ensure!(
             programs.len() == 2 && programs.iter().all(|program| program["attached"] == true),
             "{status:#}"
+        );
+        scene.done(&["revert"])?;
+        scene.unharmed()?;
+        until_gone(&id)
+    })
+}
+
+/// Kernel program and patch write events into one ring, which is read as any other.
+fn events_of_both() -> Result<()> {
+    const TEXT: &str = r#"
+#include "upatch.h"
+struct packet { __u32 length; char from[8]; };
+struct call { int x; };
+UPATCH_COUNTER(__u64, packets);
+struct skb { __u32 len; };
+SEC("tcx/ingress") int receive(struct skb *ctx)
+{
+	struct packet packet = { ctx->len, "kernel" };
+
+	UPATCH_INC(packets);
+	upatch_event(&packet, sizeof(packet));
+	return -1;
+}
+SEC("upatch/exe:work") int UPATCH(clamp, int x)
+{
+	struct call call = { x };
+
+	upatch_event(&call, sizeof(call));
+	upatch_printk("x is %d", x);
+	return x > 100 ? upatch_return(ctx, -14) : UPATCH_CONTINUE;
+}
+char _license[] SEC("license") = "GPL";
+"#;
+    with_scene("kernel::events_of_both", TEXT, |scene| {
+        let applied = apply(scene)?;
+        let id = applied["id"].as_str().context("no id")?.to_owned();
+        let packet = UdpSocket::bind("127.0.0.1:0")?;
+        ensure!(scene.is_patched()?, "not patched");
+        for _ in 0..5 {
+            packet.send_to(b"12345", packet.local_addr()?)?;
+        }
+        let packets = counter(scene, "packets")?;
+        let dump = scene.done(&["telemetry", "dump"])?;
+        let events = dump["patches"][0]["events"]
+            .as_array()
+            .context("no events")?;
+        let of = |ty: &str| events.iter().filter(|event| event["type"] == ty).count();
+        ensure!(
+            of("struct packet") as u64 >= packets.min(5)
+                && events
+                    .iter()
+                    .any(|event| event["value"]
+                        == serde_json::json!({"length": 47, "from": "kernel"}))
+                && of("struct call") == 2
+                && events.iter().any(|event| event["value"] == "x is 500"),
+            "{dump:#}"
+        );
+        ensure!(
+            events
+                .iter()
+                .all(|event| event["time"].is_string() && event["monotonic_ns"].is_u64())
+                && dump["patches"][0]["events_dropped"] == 0,
+            "{dump:#}"
         );
         scene.done(&["revert"])?;
         scene.unharmed()?;
