@@ -150,6 +150,13 @@ pub fn exercise(bytes: &[u8], report: &mut Report) {
         for program in object.programs() {
             report.linked += u64::from(link(&object, program).is_ok());
         }
+        let devices = [upatch::kernel::Device {
+            program: None,
+            interface: "lo".to_owned(),
+        }];
+        if !object.kernel_programs().is_empty() {
+            report.linked += u64::from(upatch::kernel::plan(&object, &devices).is_ok());
+        }
         let arena = object.arena();
         for global in &arena.globals {
             let shown = render(&arena.types, global.ty, bytes);

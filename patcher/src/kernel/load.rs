@@ -145,6 +145,9 @@ pub struct Planned {
     /// Its number.
     pub ifindex: u32,
     code: KernelCode,
+    /// `struct bpf_func_info` and `struct bpf_line_info`.
+    functions: Vec<[u32; 2]>,
+    lines: Vec<[u32; 4]>,
 }
 
 /// All kernel programs of an object, linked.
@@ -152,6 +155,7 @@ pub struct Planned {
 pub struct Plan {
     /// In the order of their sections; none is the usual case.
     pub programs: Vec<Planned>,
+    /// As the kernel takes it.
     btf: Vec<u8>,
     license: String,
 }
@@ -190,6 +194,17 @@ pub fn plan(object: &PatchObject, devices: &[Device]) -> Result<Plan, KernelErro
     if !homeless.is_empty() {
         return Err(KernelError::NoDevice { programs: homeless });
     }
+    if programs.is_empty() {
+        return Ok(Plan {
+            programs: Vec::new(),
+            btf: Vec::new(),
+            license: String::new(),
+        });
+    }
+    let damaged = || KernelError::TypeInformation {
+        log: "it is damaged".to_owned(),
+    };
+    let mut btf = KernelBtf::new(object.kernel_btf()).ok_or_else(damaged)?;
     let mut planned = Vec::new();
     for program in programs {
         let Some(device) = device_of(&program.name) else {
@@ -209,12 +224,14 @@ pub fn plan(object: &PatchObject, devices: &[Device]) -> Result<Plan, KernelErro
             ifindex: ifindex.ok_or_else(|| KernelError::NoInterface {
                 interface: device.interface.clone(),
             })?,
+            functions: functions(&code, &btf),
+            lines: lines(&code, &mut btf),
             code,
         });
     }
     Ok(Plan {
         programs: planned,
-        btf: object.kernel_btf().to_vec(),
+        btf: btf.bytes(),
         license: object.license().unwrap_or_default().to_owned(),
     })
 }
@@ -234,16 +251,7 @@ pub fn load(plan: &Plan, id: &str, arena: BorrowedFd<'_>) -> Result<Vec<Loaded>,
     if plan.programs.is_empty() {
         return Ok(Vec::new());
     }
-    let damaged = || KernelError::TypeInformation {
-        log: "it is damaged".to_owned(),
-    };
-    let mut btf = KernelBtf::new(&plan.btf).ok_or_else(damaged)?;
-    let debug: Vec<_> = plan
-        .programs
-        .iter()
-        .map(|one| (functions(&one.code, &btf), lines(&one.code, &mut btf)))
-        .collect();
-    let types = load_types(&btf.bytes())?;
+    let types = load_types(&plan.btf)?;
     // The parser ends it at the first zero byte.
     let license = CString::new(plan.license.as_str()).unwrap_or_default();
     let mut binder = Binder {
@@ -253,7 +261,7 @@ pub fn load(plan: &Plan, id: &str, arena: BorrowedFd<'_>) -> Result<Vec<Loaded>,
         vmlinux: None,
     };
     let mut loaded = Vec::new();
-    for (one, (functions, lines)) in plan.programs.iter().zip(debug) {
+    for one in &plan.programs {
         let insns = binder.bind(one)?;
         let program = sys::ProgLoad {
             prog_type: SCHED_CLS,
@@ -265,8 +273,8 @@ pub fn load(plan: &Plan, id: &str, arena: BorrowedFd<'_>) -> Result<Vec<Loaded>,
             license: &license,
             insns: &insns,
             btf: types.as_fd(),
-            functions: &functions,
-            lines: &lines,
+            functions: &one.functions,
+            lines: &one.lines,
         };
         let fd = match sys::prog_load(&program, None) {
             Ok(fd) => fd,

@@ -6,9 +6,11 @@
 
 use upatch_trampolines::{Avma, AvmaRange};
 
+use super::arena::Backend;
 use super::record::{RecordState, STATE_OFFSET};
 use super::region::{self, Found, FoundState, Inventory};
 use super::revert::RevertError;
+use crate::kernel;
 use crate::process::failpoint::{FailPoint, reach};
 use crate::process::remote::RemoteFd;
 use crate::process::{
@@ -123,6 +125,15 @@ pub fn sweep(process: &Process) -> Result<bool, RevertError> {
     Ok(any)
 }
 
+/// A memory file has its name in the memory map; for an arena of the kernel's there is only the record's word, unless the
+/// kernel is asked.
+fn is_ours(found: &Found, arena: AvmaRange) -> bool {
+    match found.record().map(|record| record.backend) {
+        Some(Backend::Memfd) | None => true,
+        Some(Backend::Kernel) => kernel::arenas().is_ok_and(|ours| ours.contains(&arena)),
+    }
+}
+
 /// As [`clean`], with a thread that is held anyway.
 pub(super) fn clean_with(held: &mut HeldThread<'_>, rubbish: &Rubbish) -> Result<(), RemoteError> {
     if !rubbish.descriptors.is_empty() {
@@ -149,7 +160,7 @@ pub(super) fn clean_with(held: &mut HeldThread<'_>, rubbish: &Rubbish) -> Result
             }
             reach(FailPoint::ImageUnmapped);
         }
-        if let Some(arena) = found.arena() {
+        if let Some(arena) = found.arena().filter(|&arena| is_ours(found, arena)) {
             held.unmap(arena)?;
         }
     }

@@ -7,7 +7,7 @@
 //! close the socket
 //! ```
 //! One socket, connected to itself, so that nobody else can send to it. Killed before it has its name, it is closed by the
-//! stub ([`HeldThread::call_undone`]); afterwards [`sockets`] finds it by the name.
+//! stub (`call_undone`); afterwards `sockets` finds it by the name.
 
 use std::collections::HashSet;
 use std::io::{self, Read};

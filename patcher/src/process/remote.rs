@@ -1,7 +1,7 @@
 //! The system calls that we make in the target, one method each.
 //!
 //! No mapping made here is ever writable and executable at once, and none replaces another one, but for
-//! [`HeldThread::map_over`].
+//! `map_over`, which puts an arena of ours in another one's place.
 
 use upatch_trampolines::{Avma, AvmaRange};
 
