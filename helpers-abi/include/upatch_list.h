@@ -80,18 +80,21 @@ __upatch_body __upatch_list_next(__u32 index __attribute__((unused)), void *data
 }
 
 static __always_inline long __upatch_look_up(const volatile __u32 __arena *generation, const char __arena *list,
-					     __u64 size, __u64 bytes, const char *text, __u32 text_size,
+					     __u64 list_size, __u64 bytes, const char *text, __u32 size,
+					     enum __upatch_match how) __upatch_sized;
+static __always_inline long __upatch_look_up(const volatile __u32 __arena *generation, const char __arena *list,
+					     __u64 list_size, __u64 bytes, const char *text, __u32 size,
 					     enum __upatch_match how)
 {
 	struct __upatch_list walk = {
-		.text = text, .mask = text_size - 1, .list = list, .end = size, .bytes = bytes, .how = how,
+		.text = text, .mask = size - 1, .list = list, .end = list_size, .bytes = bytes, .how = how,
 	};
 	__u32 before = *generation;
 
 	if (before & 1)
 		return UPATCH_BUSY;
 	asm volatile("" ::: "memory");
-	bpf_loop(size + size / bytes, __upatch_list_next, &walk, 0);
+	bpf_loop(list_size + list_size / bytes, __upatch_list_next, &walk, 0);
 	asm volatile("" ::: "memory");
 	return *generation == before ? walk.found : UPATCH_BUSY;
 }
@@ -102,7 +105,7 @@ static __always_inline long __upatch_look_up(const volatile __u32 __arena *gener
 /*
  * Is the text on the list? 1 yes, 0 no, UPATCH_BUSY. The empty text never is. `text` is a buffer of `size` bytes with a NUL, see
  * upatch_text.h. Comparing is by bytes: see upatch_lower (upatch_text.h) for names in which case doesn't count.
- * 30 steps an entry, and as many for each byte by which an entry and the text agree.
+ * 35 steps an entry, and as many for each byte by which an entry and the text agree.
  */
 #define upatch_list_has(name, text, size) __upatch_look_up_in(name, text, size, __UPATCH_EXACT)
 /* Does an entry begin the text? "/srv" begins "/srvx" too: for paths take the next one. */
@@ -149,7 +152,7 @@ static __always_inline long __upatch_numbers_have(const void __arena *list, __u6
 
 /*
  * Is the number on the list? 1 yes, 0 no. `value` must be of the entries' type: a larger one is cut to it.
- * 20 steps an entry.
+ * 25 steps an entry.
  */
 #define upatch_number_list_has(name, value)					\
 	(__upatch_as_entry(name, value) ? __upatch_numbers_have(name, sizeof(name), sizeof(name[0]),	\

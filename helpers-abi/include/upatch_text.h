@@ -14,7 +14,7 @@
  * `if (result < 0)` refuses what can't be judged, `if (result == UPATCH_ILLEGAL)` only what is known to be wrong: choose.
  *
  * Buffers. The judged text lies in memory of the patch, on its stack, and `size` is that array's size: a constant power of
- * two, at most 256 (the stack of all functions of a patch together is 512 bytes). Text ends at its NUL. What begins with
+ * two, 2 to 256 (the stack of all functions of a patch together is 512 bytes). Text ends at its NUL. What begins with
  * upatch_read_ or has an `address` reads the program's memory; everything else reads the copy only, so that the program
  * can't change it between two checks. The program can still change ITS memory after the patch has judged the copy and before
  * the function uses it (double fetch): where another thread could do that on purpose, refuse the call whatever the text
@@ -47,6 +47,11 @@ enum upatch_flaw {
 /* What the compiler can't see through: it would make branches of arithmetic. */
 #define __upatch_opaque(value) asm volatile("" : "+r"(value))
 
+/* Refuses a size that is no power of two at compile time: the mask made of it would skip bytes. */
+#define __upatch_sized								\
+	__attribute__((diagnose_if((size) < 2 || (size) > 256 || ((size) & ((size) - 1)),	\
+				   "the buffer's size must be a power of two, 2 to 256", "error")))
+
 struct __upatch_walk {
 	const char *text;
 	__u64 mask;
@@ -60,6 +65,7 @@ struct __upatch_walk {
  * UPATCH_UNREADABLE; UPATCH_TOO_LONG from size - 1 bytes on (a full buffer can't be told from a cut one).
  * 10 steps and one read.
  */
+static __always_inline long upatch_read_str(char *buffer, __u32 size, const void *address) __upatch_sized;
 static __always_inline long upatch_read_str(char *buffer, __u32 size, const void *address)
 {
 	long got = bpf_probe_read_user_str(buffer, size, address);
@@ -76,7 +82,8 @@ static __always_inline long upatch_read_str(char *buffer, __u32 size, const void
  * `length`, 0 to size - 1. UPATCH_TOO_LONG; UPATCH_UNREADABLE unless all of it can be read; UPATCH_ILLEGAL if one of the
  * bytes is NUL: some functions would end the text there and others not. Zeros the buffer; 10 steps a byte and one read.
  */
-static __always_inline long upatch_read_text(char *buffer, __u32 size, const void *address, __u64 length);
+static __always_inline long upatch_read_text(char *buffer, __u32 size, const void *address, __u64 length)
+	__upatch_sized;
 
 __upatch_body __upatch_find_nul(__u32 index, void *data)
 {
@@ -129,9 +136,10 @@ __upatch_charset upatch_letters = { ['a' ... 'z'] = 1, ['A' ... 'Z'] = 1, ['_'] 
 
 /*
  * Are all bytes of the text in `set`? 0, also for the empty text; else UPATCH_ILLEGAL. UPATCH_TOO_LONG without a NUL.
- * 15 steps a byte.
+ * 20 steps a byte.
  */
-static __always_inline long upatch_only(const char *text, __u32 size, const upatch_charset set);
+static __always_inline long upatch_only(const char *text, __u32 size, const upatch_charset set)
+	__upatch_sized;
 
 __upatch_body __upatch_only_next(__u32 index, void *data)
 {
@@ -153,6 +161,7 @@ static __always_inline long upatch_only(const char *text, __u32 size, const upat
 }
 
 /* An identifier of C: a letter or underscore, then letters, digits, underscores: 0. UPATCH_INVALID if empty. */
+static __always_inline long upatch_identifier(const char *text, __u32 size) __upatch_sized;
 static __always_inline long upatch_identifier(const char *text, __u32 size)
 {
 	if (!text[0])
@@ -166,6 +175,7 @@ static __always_inline long upatch_identifier(const char *text, __u32 size)
  * A name for users, hosts or files that no program takes for an option, a path or shell: bytes of upatch_portable, and
  * neither `-` nor `.` first: 0. UPATCH_INVALID if empty.
  */
+static __always_inline long upatch_plain_name(const char *text, __u32 size) __upatch_sized;
 static __always_inline long upatch_plain_name(const char *text, __u32 size)
 {
 	if (!text[0])
@@ -187,6 +197,7 @@ __upatch_body __upatch_lower_next(__u32 index, void *data)
 }
 
 /* Turns capital letters of ASCII into small ones, in place, up to the NUL. 12 steps a byte. */
+static __always_inline void upatch_lower(char *text, __u32 size) __upatch_sized;
 static __always_inline void upatch_lower(char *text, __u32 size)
 {
 	struct __upatch_walk walk = { .text = text, .mask = size - 1 };
@@ -237,7 +248,8 @@ __upatch_body __upatch_utf8_step(__u32 index, void *data)
 	return 0;
 }
 
-/* Is the text UTF-8? 0, also for the empty text; else UPATCH_ILLEGAL. UPATCH_TOO_LONG without a NUL. 20 steps a byte. */
+/* Is the text UTF-8? 0, also for the empty text; else UPATCH_ILLEGAL. UPATCH_TOO_LONG without a NUL. 25 steps a byte. */
+static __always_inline long upatch_utf8(const char *text, __u32 size) __upatch_sized;
 static __always_inline long upatch_utf8(const char *text, __u32 size)
 {
 	struct __upatch_walk walk = { .text = text, .mask = size - 1, .result = UPATCH_TOO_LONG };
@@ -293,8 +305,10 @@ __upatch_body __upatch_parse_next(__u32 index, void *data)
 /*
  * Reads a number of digits only, in base 2 to 36: no sign, blank, `0x` or separator; letters of both cases; leading zeros
  * are digits. 0, and *value is at most `most`; UPATCH_INVALID if empty; UPATCH_ILLEGAL if a byte is no digit; UPATCH_OVERFLOW
- * once the digits so far exceed `most`; *value is then 0. UPATCH_TOO_LONG without a NUL. 30 steps and a division a digit.
+ * once the digits so far exceed `most`; *value is then 0. UPATCH_TOO_LONG without a NUL. 25 steps and a division a digit.
  */
+static __always_inline long upatch_parse_u64(const char *text, __u32 size, __u32 base, __u64 most, __u64 *value)
+	__upatch_sized;
 static __always_inline long upatch_parse_u64(const char *text, __u32 size, __u32 base, __u64 most, __u64 *value)
 {
 	struct __upatch_parse parse = {
@@ -307,6 +321,8 @@ static __always_inline long upatch_parse_u64(const char *text, __u32 size, __u32
 }
 
 /* The same with one `-` or `+` allowed in front, and `least` <= *value <= `most`, where least <= 0 <= most. */
+static __always_inline long upatch_parse_s64(const char *text, __u32 size, __u32 base, __s64 least, __s64 most,
+					     __s64 *value) __upatch_sized;
 static __always_inline long upatch_parse_s64(const char *text, __u32 size, __u32 base, __s64 least, __s64 most,
 					     __s64 *value)
 {

@@ -323,3 +323,43 @@ fn sanitising_headers_stand_alone() {
         functions(with("upatch.h"))
     );
 }
+
+/// A buffer whose size gives no mask is an error, whichever function it is given to.
+#[test]
+fn sanitising_functions_insist_on_powers_of_two() {
+    let calls = [
+        "upatch_read_str(text, size, at)",
+        "upatch_read_text(text, size, at, 3)",
+        "upatch_only(text, size, upatch_word)",
+        "upatch_identifier(text, size)",
+        "upatch_plain_name(text, size)",
+        "(upatch_lower(text, size), 0)",
+        "upatch_utf8(text, size)",
+        "upatch_parse_u64(text, size, 10, 9, &number)",
+        "upatch_parse_s64(text, size, 10, 0, 9, &signed_number)",
+        "upatch_path_check(text, size)",
+        "upatch_path_normalize(text, size, 3, UPATCH_DOTDOT_REFUSE)",
+        "upatch_list_has(names, text, size)",
+        "upatch_list_has_prefix(names, text, size)",
+        "upatch_list_has_beneath(names, text, size)",
+    ];
+    for call in calls {
+        let source = |size: &str| {
+            format!(
+                "#include \"upatch_sanitize.h\"\nUPATCH_STRING_LIST(names, 2, 8) = {{ \"a\" }};\n\
+                 SEC(\"upatch/exe:f\") int UPATCH(f, const char *at)\n{{\n\
+                 \tchar text[256] = {{}};\n\t__u64 number = 0;\n\t__s64 signed_number = 0;\n\
+                 \tlong result = {};\n\
+                 \treturn upatch_return(ctx, result + number + signed_number + names_generation + (long)at);\n}}\n",
+                call.replace("size", size)
+            )
+        };
+        for size in ["2", "128", "256"] {
+            compile(&source(size), "gnu17").unwrap_or_else(|error| panic!("{call}: {error}"));
+        }
+        for size in ["0", "1", "100", "255", "512"] {
+            let error = compile(&source(size), "gnu17").expect_err(call);
+            assert!(error.contains("must be a power of two"), "{call}: {error}");
+        }
+    }
+}

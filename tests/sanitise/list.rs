@@ -1,12 +1,13 @@
 //! upatch_list.h against plain string comparison, with lists as `rules set` leaves them, and half-way.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use upatch_tests::programs::Random;
 
 use crate::GENERATED;
 use crate::flaw::{TOO_LONG, UNREADABLE};
-use crate::rig::Rig;
+use crate::rig::{Editor, Rig};
 
 const ENTRIES: usize = 8;
 const BYTES: usize = 16;
@@ -172,6 +173,32 @@ fn half_written() {
         rig.set("names_generation", 0, &word.to_le_bytes());
         assert_eq!(rig.run_str(b"/srv/x", [0; 3]).returned() == BUSY, busy);
     }
+}
+
+/// Look-ups beside an editor that never rests: what was never an entry is never found.
+#[test]
+fn edited_meanwhile() {
+    let mut rig = Rig::new("list");
+    let (old, new) = (*b"/srv/private\0\0\0\0", *b"/srv/x\0\0\0\0\0\0\0\0\0\0");
+    fill(&mut rig, &[&old]);
+    let (list, word) = (rig.offset("names"), rig.offset("names_generation"));
+    let generation = AtomicU32::new(0);
+    let edit = |editor: &Editor| {
+        for entry in [new, old] {
+            editor.word(word, generation.fetch_add(1, Ordering::Relaxed) + 1);
+            for (at, byte) in (list..).zip(entry) {
+                editor.byte(at, byte);
+            }
+            editor.word(word, generation.fetch_add(1, Ordering::Relaxed) + 1);
+        }
+    };
+    // Half of one entry and half of the other.
+    let found = rig.run_beside(b"/srv/xrivate", 30_000, edit);
+    let allowed = [0, 2, BUSY];
+    assert!(
+        found.iter().all(|found| allowed.contains(found)),
+        "{found:?}"
+    );
 }
 
 #[test]

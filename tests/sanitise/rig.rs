@@ -4,7 +4,9 @@
 //! The program's memory is one page, with a page behind it that nobody can read: what a case is to read is put at the
 //! first one's end, so that a byte too many is noticed.
 
+use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
 use upatch::build::{BuildRequest, build};
 use upatch::object::{GlobalInfo, PatchObject, link};
@@ -50,6 +52,30 @@ pub(crate) struct Ran {
     pub(crate) arguments: [u64; 4],
     arena: Vec<u8>,
     globals: Vec<GlobalInfo>,
+}
+
+/// Changes the arena while code runs on it.
+pub(crate) struct Editor {
+    base: u64,
+    len: u64,
+}
+
+impl Editor {
+    /// Stores one byte at an offset.
+    pub(crate) fn byte(&self, at: u64, byte: u8) {
+        assert!(at < self.len);
+        // SAFETY: within the mapping, which outlives the thread; nobody has a reference to it meanwhile.
+        let place = unsafe { AtomicU8::from_ptr((self.base + at) as *mut u8) };
+        place.store(byte, Ordering::SeqCst);
+    }
+
+    /// Stores a word at an offset, a multiple of 4.
+    pub(crate) fn word(&self, at: u64, word: u32) {
+        assert!(at + 4 <= self.len && at.is_multiple_of(4));
+        // SAFETY: as above, and aligned.
+        let place = unsafe { AtomicU32::from_ptr((self.base + at) as *mut u32) };
+        place.store(word, Ordering::SeqCst);
+    }
 }
 
 struct Visits(u64);
@@ -179,6 +205,51 @@ impl Rig {
             }
         }
         (native, real.to_vec())
+    }
+
+    /// Runs the machine code on a string again and again while `edit` changes the arena in another thread; what it returned,
+    /// each result once.
+    pub(crate) fn run_beside(
+        &mut self,
+        text: &[u8],
+        runs: u32,
+        edit: impl Fn(&Editor) + Sync,
+    ) -> BTreeSet<i64> {
+        let mut page = vec![0; PAGE - text.len() - 1];
+        page.extend_from_slice(text);
+        page.push(0);
+        // SAFETY: as in `run`.
+        let real = unsafe { std::slice::from_raw_parts_mut(self.user.address() as *mut u8, PAGE) };
+        real.copy_from_slice(&page);
+        let address = self.edge() - text.len() as u64 - 1;
+        self.arena.bytes_mut().copy_from_slice(&self.initial);
+        let editor = Editor {
+            base: self.arena.address(),
+            len: self.arena.bytes().len() as u64,
+        };
+        let over = AtomicBool::new(false);
+        let mut results = BTreeSet::new();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    edit(&editor);
+                }
+            });
+            for _ in 0..runs {
+                let mut cpu = Cpu::filled(1);
+                cpu.gpr[usize::from(ARGUMENTS[0])] = address;
+                // SAFETY: as in `run`.
+                unsafe { self.native.run(16, &mut cpu, &mut self.stack, false) };
+                results.insert(cpu.gpr[RAX].cast_signed());
+            }
+            over.store(true, Ordering::Relaxed);
+        });
+        results
+    }
+
+    /// Where a variable of the arena lies in it.
+    pub(crate) fn offset(&self, name: &str) -> u64 {
+        find(&self.globals, name).offset
     }
 
     fn interpret(&self, cpu: &Cpu, page: Vec<u8>) -> (Ran, Vec<u8>) {
