@@ -254,18 +254,19 @@ enum upatch_verdict {
  *	upatch_event(&e, sizeof(e));
  *
  * They go to a ring in the arena that comes with the first use: many threads, forked children and kernel programs write
- * it at once, and nobody waits. The newest event takes the place of the oldest, so that a dump shows what happened last; what a
- * reader doesn't see is counted, event by event. A thread that dies while it writes loses its own event.
+ * it at once, and nobody waits. The newest event takes the place of the oldest, so that a dump shows what happened last;
+ * what a reader doesn't see is counted, event by event. A thread that dies while it writes loses its own event.
  *
- * An event is a struct, union, enum or number of at most UPATCH_EVENT_BYTES bytes, of the patch's own memory. Begin it with `= {}`: padding is
- * copied too and must hold something. Time and thread cost system calls; upatch_event_plain() leaves them out, for hot places and
- * for programs that run under seccomp. Both give 1, or 0 if the event was lost at once.
+ * An event is a struct, union, enum or number of at most UPATCH_EVENT_BYTES bytes, in the patch's own memory. Begin it
+ * with `= {}`: padding is copied too and must hold something. Time and thread cost three system calls;
+ * upatch_event_plain() leaves them out, for hot places and for programs that run under seccomp. Both give 1, or 0 if the
+ * event was lost at once.
  *
  * upatch_printk("%d of %u", done, all) records a line of text: a constant format of at most 63 bytes and up to three
  * numbers (%d %i %u %x %o %c %p, with l for those of 64 bits). It is bpf_printk() too, unless that is another header's.
  *
- * Before this header, `#define UPATCH_EVENT_SLOTS 4096` (a power of two) or `#define UPATCH_EVENT_BYTES 248` (a multiple of 8)
- * make the ring larger: it has SLOTS * (BYTES + 40) bytes.
+ * Before this header, `#define UPATCH_EVENT_SLOTS 4096` (a power of two) or `#define UPATCH_EVENT_BYTES 248` (a multiple
+ * of 8) make the ring larger: it has SLOTS * (BYTES + 40) bytes.
  */
 #ifndef UPATCH_EVENT_SLOTS
 #define UPATCH_EVENT_SLOTS 512

@@ -1,8 +1,8 @@
-//! Feeds hostile records and arenas to everything that reads them: rings, variables, rules, OpenMetrics. Nothing may panic,
-//! loop or grow without bound.
+//! Feeds hostile records and arenas to everything that reads them: rings, variables, rules, OpenMetrics. Nothing may
+//! panic, loop or grow without bound.
 //!
-//! An input is a patch's information (JSON, as its record holds it) and the bytes of its arena; both are made from good ones by
-//! damage from a seed, so that a finding can be repeated.
+//! An input is a patch's information (JSON, as its record holds it) and the bytes of its arena; both are made from
+//! good ones by damage from a seed, so that a finding can be repeated.
 
 use std::time::{Duration, Instant};
 

@@ -74,10 +74,34 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     ),
     (
         "telemetry",
-        &[(
-            "Rules and counters of process 1234:",
-            "upatch telemetry dump --pid 1234",
-        )],
+        &[
+            (
+                "Rules, counters and the newest events of process 1234:",
+                "upatch telemetry dump --pid 1234",
+            ),
+            (
+                "Its events as they come, for a minute, an object a line:",
+                "upatch telemetry follow --pid 1234 --seconds 60 --json",
+            ),
+            (
+                "For a metrics collector:",
+                "upatch telemetry dump --pid 1234 --format openmetrics",
+            ),
+        ],
+    ),
+    (
+        "rules",
+        &[
+            ("All rules of process 1234:", "upatch rules get --pid 1234"),
+            (
+                "A number, an enumerator and a part of an array of structs, all or none:",
+                "upatch rules set --pid 1234 longest=60 mode=REFUSE 'limits[3].max=7'",
+            ),
+            (
+                "Text, a whole array, and two members of a struct:",
+                r#"upatch rules set --pid 1234 'name="a b"' 'list=[1,2]' 'l={"max":5,"on":true}'"#,
+            ),
+        ],
     ),
     (
         "revert",

@@ -203,7 +203,8 @@ fn set(args: &RulesSetArgs) -> Result<Report, Failure> {
     })
 }
 
-/// The right to edit rules of this process, given back when dropped: a lock on its folder in /proc, which nobody else locks.
+/// The right to edit rules of this process, given back when dropped: a lock on its folder in /proc, which nobody else
+/// locks.
 fn alone(pid: i32) -> Result<File, Failure> {
     let folder = File::open(format!("/proc/{pid}")).map_err(|error| {
         Failure::new(Exit::Internal, format!("can't open /proc/{pid}: {error}"))

@@ -1,9 +1,9 @@
-//! CO-RE relocations (libbpf's "compile once, run everywhere") of the one type that we know: `struct pt_regs`. And local
-//! type ids, which name a type of the object itself: `upatch_event` records by them what an event is.
+//! CO-RE relocations (libbpf's "compile once, run everywhere") of the one type that we know: `struct pt_regs`. And
+//! local type ids, which name a type of the object itself: `upatch_event` records by them what an event is.
 //!
 //! A source with a vmlinux.h reads ctx through a struct that carries `preserve_access_index`; the author's own short
-//! definition may even have other offsets. Both get the offsets of our ctx by the field's name. Every other type belongs
-//! to the kernel or the application and is refused by name.
+//! definition may even have other offsets. Both get the offsets of our ctx by the field's name. Every other type
+//! belongs to the kernel or the application and is refused by name.
 
 use std::collections::BTreeSet;
 
@@ -139,7 +139,8 @@ pub(super) fn apply(
     Ok(())
 }
 
-/// A 64-bit immediate, or a move of 32 bits. What the compiler put there may be older than the last deduplication of the BTF.
+/// A 64-bit immediate, or a move of 32 bits. What the compiler put there may be older than the last deduplication of
+/// the BTF.
 fn type_id(relocation: &CoreRelocation<'_>, code: &mut [u8]) -> Option<()> {
     let start = relocation.offset as usize;
     let slot = code.get_mut(start..start.checked_add(8)?)?;

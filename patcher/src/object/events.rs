@@ -1,7 +1,7 @@
 //! Where an object's ring of events is and what its events are, in a form that the record in the target can hold.
 //!
-//! The ring's layout is `struct upatch_event_ring` of `upatch.h`; its sizes are taken from the BTF, as the source may have chosen
-//! them.
+//! The ring's layout is `struct upatch_event_ring` of `upatch.h`; its sizes are taken from the BTF, as the source may
+//! have chosen them.
 
 use std::collections::BTreeSet;
 

@@ -1,7 +1,7 @@
 //! Lists whose readers must not see half an entry: `NAME` has a companion rule `NAME_generation` (upatch_list.h).
 //!
-//! Decides what the companion holds while the list is written: an odd number, and afterwards the even one behind it. A writer
-//! that dies in between leaves it odd, and the patch knows.
+//! Decides what the companion holds while the list is written: an odd number, and afterwards the even one behind it. A
+//! writer that dies in between leaves it odd, and the patch knows.
 
 use super::{RuleError, Rules, Store};
 use crate::object::Role;

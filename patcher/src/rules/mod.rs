@@ -1,14 +1,17 @@
 //! Rules: variables that the patch reads and that are set from outside, by their C names and types.
 //!
 //! ```text
-//! "l.max=5" ─parse→ Assignment ─plan (names and types from the record, all of them before any is written)→ Edit ─carry_out→ arena
+//! "l.max=5" ─parse→ Assignment ─plan (names and types from the record)→ Edit, a list of Stores ─(all or none)→ arena
 //! ```
-//! Names, types and sizes may come from a hostile process: they are checked where they are used, and what is written lies inside
-//! the arena.
+//! Names, types and sizes may come from a hostile process: they are checked where they are used, and what is written
+//! lies inside the arena.
 
 mod encode;
 mod guard;
 mod path;
+#[cfg(test)]
+mod tests;
+mod words;
 
 use serde_json::{Map, Value};
 

@@ -1,8 +1,8 @@
 //! Reading a patch's arena, wherever its bytes are to be had.
 //!
-//! The one place that knows how a patch's arena is reached. Reads never fail: what isn't there is not read, and the caller sees
-//! how much was. Where we may, the arena's memory file itself is opened, so that what the process wrote last can be read when it is
-//! gone.
+//! The one place that knows how a patch's arena is reached. Reads never fail: what isn't there is not read, and the
+//! caller sees how much was. Where we may, the arena's memory file itself is opened, so that what the process wrote
+//! last can be read when it is gone.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

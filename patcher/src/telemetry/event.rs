@@ -15,8 +15,8 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// As it is now; it moves when somebody sets the clock. Two clocks can't be read at once: the closest of a few readings
-    /// is taken.
+    /// As it is now; it moves when somebody sets the clock. Two clocks can't be read at once: the closest of a few
+    /// readings is taken.
     #[must_use]
     pub fn now() -> Self {
         let monotonic = || {

@@ -1,5 +1,5 @@
-//! Reading a patch's variables and events out of the target: by its record, which came from the target, so with every size
-//! checked.
+//! Reading a patch's variables and events out of the target: by its record, which came from the target, so with every
+//! size checked.
 
 mod arena;
 mod event;
@@ -33,7 +33,8 @@ pub struct Reading {
     pub others: Vec<PatchInfo>,
     /// The counter called `hits`, if there is one.
     pub hits: Option<u64>,
-    /// Calls that went on unpatched because their thread was inside the patch already; `None` if the patch can't be re-entered.
+    /// Calls that went on unpatched because their thread was inside the patch already; `None` if the patch can't be
+    /// re-entered.
     pub missed: Option<u64>,
     /// Every variable by name.
     pub globals: Map<String, Value>,
@@ -84,8 +85,8 @@ fn plain(text: &str) -> String {
     text.replace(char::is_control, "?")
 }
 
-/// Reads the variables and events of a patch as they are now. What can't be read is left out: a telemetry that fails because one
-/// page is gone would hide the rest.
+/// Reads the variables and events of a patch as they are now. What can't be read is left out: a telemetry that fails
+/// because one page is gone would hide the rest.
 #[must_use]
 pub fn read(process: &Process, found: &Found) -> Reading {
     let Some(info) = info(found) else {

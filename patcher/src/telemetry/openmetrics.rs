@@ -1,7 +1,8 @@
 //! Readings as OpenMetrics text (OpenMetrics 1.0, "Text format"), for Prometheus's node exporter and its kind.
 //!
-//! Numbers become samples, labelled with the process, the patch, its function and the variable's name (`hits`, `limits[3].max`); text and
-//! enumerators of rules become labels of an info metric. Names and values come from the target, so labels are escaped.
+//! Numbers become samples, labelled with the process, the patch, its function and the variable's name (`hits`,
+//! `limits[3].max`); text and enumerators of rules become labels of an info metric. Names and values come from the
+//! target, so labels are escaped.
 
 use std::fmt::Write;
 

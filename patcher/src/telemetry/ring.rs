@@ -1,8 +1,9 @@
-//! Reads the ring that `upatch_event` writes (`upatch.h` says how): who reads takes part in nothing and never stops a writer.
+//! Reads the ring that `upatch_event` writes (`upatch.h` says how): who reads takes part in nothing and never stops a
+//! writer.
 //!
-//! Every event has a number, and a reader answers for each number once: received, or lost. Lost are events that newer ones
-//! took the place of, that were never finished, or whose check word is wrong. The ring's content is hostile: whatever stands in it,
-//! one look costs at most one pass over the slots.
+//! Every event has a number, and a reader answers for each number once: received, or lost. Lost are events that newer
+//! ones took the place of, that were never finished, or whose check word is wrong. The ring's content is hostile:
+//! whatever stands in it, one look costs at most one pass over the slots.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,5 @@
-//! Feeds hostile records and arenas to telemetry and rules for a while: `fuzz_telemetry --seconds N --seed S`; with `--input I`
-//! only that input, once.
+//! Feeds hostile records and arenas to telemetry and rules for a while: `fuzz_telemetry --seconds N --seed S`; with
+//! `--input I` only that input, once.
 //!
 //! Exit code 0 and a line of figures, or the panic of the first finding with the number of its input.
 

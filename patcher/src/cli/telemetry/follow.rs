@@ -1,7 +1,7 @@
 //! `upatch telemetry follow`: every event once, as it comes.
 //!
-//! It only reads: the process is never stopped, and other commands can work on it meanwhile. Events appear within the interval;
-//! those that the ring lost before they were read are counted, and said where they are missing.
+//! It only reads: the process is never stopped, and other commands can work on it meanwhile. Events appear within the
+//! interval; those that the ring lost before they were read are counted, and said where they are missing.
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
