@@ -1,6 +1,6 @@
 //! Taking a patch off: the original bytes are looked up in the ELF file, the counters are read at the last moment.
 
-use upatch_trampolines::PokePlan;
+use upatch_trampolines::{AvmaRange, PokePlan};
 
 use crate::patching::{self, Found, FoundState, RevertError, Reverted};
 use crate::process::Process;
@@ -21,6 +21,18 @@ pub struct Done {
 /// # Errors
 /// See [`RevertError`].
 pub fn revert(process: &Process, found: &Found) -> Result<Done, RevertError> {
+    revert_by(process, found, patching::revert)
+}
+
+/// How `patching` takes a patch off.
+type Revert = fn(
+    &Process,
+    &Found,
+    &dyn Fn(&PokePlan) -> Vec<u8>,
+    &mut dyn FnMut(Option<AvmaRange>),
+) -> Result<Reverted, RevertError>;
+
+fn revert_by(process: &Process, found: &Found, how: Revert) -> Result<Done, RevertError> {
     let target = TargetImage::snapshot(process).ok();
     let original = |plan: &PokePlan| {
         let file = target
@@ -31,27 +43,36 @@ pub fn revert(process: &Process, found: &Found) -> Result<Done, RevertError> {
         file.unwrap_or_else(|| plan.old.clone())
     };
     let mut last = read(process, found);
-    let reverted = patching::revert(process, found, &original, &mut |_| {
+    let reverted = how(process, found, &original, &mut |_| {
         last = read(process, found)
     })?;
     Ok(Done { reverted, last })
 }
 
-/// Takes off every patch with several sites that a killed `upatch` left in the middle, where it changes nothing. Tells the ids.
+/// Takes off every patch with several sites that a killed `upatch` left in the middle, where it changes nothing; with
+/// `leftovers` also what was never applied (a child that was forked from a process while it was prepared has such). Tells the
+/// ids of the former.
 ///
 /// # Errors
 /// See [`RevertError`].
-pub fn finish_interrupted(process: &Process) -> Result<Vec<String>, RevertError> {
+pub fn finish_interrupted(process: &Process, leftovers: bool) -> Result<Vec<String>, RevertError> {
     let mut ids = Vec::new();
-    for found in patching::inspect(process)?.found {
-        if found.state == FoundState::Interrupted {
-            match revert(process, &found) {
-                Ok(_) => ids.push(found.id),
-                // Somebody else was faster.
-                Err(RevertError::Vanished(_)) => {}
-                Err(error) => return Err(error),
-            }
+    let inventory = patching::inspect(process)?;
+    for found in inventory.found {
+        let interrupted = found.state == FoundState::Interrupted;
+        let left = matches!(found.state, FoundState::Leftover | FoundState::Incomplete);
+        if !(interrupted || leftovers && left) {
+            continue;
         }
+        match revert_by(process, &found, patching::revert_rest) {
+            Ok(_) if interrupted => ids.push(found.id),
+            // Somebody else was faster, or is at work.
+            Ok(_) | Err(RevertError::Vanished(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    if leftovers && !inventory.orphans.is_empty() {
+        patching::sweep(process)?;
     }
     Ok(ids)
 }

@@ -5,6 +5,7 @@
 
 mod inspect;
 mod kernel;
+mod many;
 mod objects;
 mod rehearsal;
 mod run;
@@ -53,6 +54,7 @@ fn main() {
     trials.extend(kernel::trials());
     trials.extend(objects::trials());
     trials.extend(several::trials());
+    trials.extend(many::trials());
     trials.extend(run::trials());
     trials.extend(rehearsal::trials());
     trials.extend(tools::trials());

@@ -362,6 +362,12 @@ impl SitePlan {
 }
 
 impl Plan<'_> {
+    /// The process.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.process.pid()
+    }
+
     /// The first site.
     #[must_use]
     pub fn first(&self) -> &SitePlan {
@@ -369,12 +375,18 @@ impl Plan<'_> {
         self.sites.first().expect("a plan without sites")
     }
 
-    /// Prepares images and arena in the target, stops it, pokes, and lets it run.
+    /// Prepares images and arena in the target, stops it, pokes, and lets it run. `shared` was made for several
+    /// processes; without one it makes its own.
     ///
     /// # Errors
     /// See [`ApplyError`]; the target runs unpatched then.
-    pub fn carry_out(mut self) -> Result<Applied, ApplyError> {
-        let shared = Shared::make(&[self.process], &self)?;
+    pub fn carry_out(mut self, shared: Option<&Shared>) -> Result<Applied, ApplyError> {
+        let own = match shared {
+            Some(_) => None,
+            None => Some(Shared::make(&[self.process], &self, false)?),
+        };
+        // SANITY: without one there is one of its own.
+        let shared = shared.or(own.as_ref()).expect("nothing shared");
         if let Some(leader) = self.sites.first_mut() {
             leader.info.kernel = shared.infos();
         }

@@ -19,19 +19,23 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Makes the arena that a plan asks for, at an address that is free in all these processes if it needs one, and loads and
-    /// attaches the kernel programs.
+    /// Makes the arena that a plan asks for, at an address that is free in all these processes if it needs one (`lasting`: for
+    /// processes that come later too), and loads and attaches the kernel programs.
     ///
     /// # Errors
     /// See [`ApplyError`]; nothing is left.
-    pub fn make(processes: &[&Process], plan: &Plan<'_>) -> Result<Self, ApplyError> {
+    pub fn make(
+        processes: &[&Process],
+        plan: &Plan<'_>,
+        lasting: bool,
+    ) -> Result<Self, ApplyError> {
         let Some(content) = &plan.arena else {
             return Ok(Self {
                 arena: None,
                 attached: Vec::new(),
             });
         };
-        let several = processes.len() > 1;
+        let several = lasting || processes.len() > 1;
         let arena = match plan.backend {
             Backend::Memfd if !several => {
                 Arena::memfd(&plan.id, content.len, &content.initial, None)?

@@ -143,9 +143,9 @@ pub(crate) struct VerifyArgs {
 /// `upatch apply`
 #[derive(Args, Debug)]
 pub(crate) struct ApplyArgs {
-    /// The process.
-    #[arg(short, long)]
-    pub pid: i32,
+    /// The processes.
+    #[command(flatten)]
+    pub targets: TargetArgs,
     /// The patch object.
     pub object: PathBuf,
     /// The build-id of the module that the patch was made for, or a unique prefix of at least 8 digits; repeatable.
@@ -175,12 +175,29 @@ pub(crate) struct ApplyArgs {
     pub dry_run: bool,
 }
 
-/// A command that only needs to know the process.
+/// Which processes a command is about.
+#[derive(Args, Debug)]
+pub(crate) struct TargetArgs {
+    /// The process; several: repeat it, or separate by commas.
+    #[arg(short, long, value_delimiter = ',', required_unless_present = "all")]
+    pub pid: Vec<i32>,
+    /// Every process that maps a module with the build-id.
+    #[arg(long, conflicts_with = "pid")]
+    pub all: bool,
+    /// Also all descendants of the processes, those included that are born meanwhile.
+    #[arg(long, conflicts_with = "all")]
+    pub children: bool,
+}
+
+/// A command that only needs to know the processes.
 #[derive(Args, Debug)]
 pub(crate) struct PidArgs {
-    /// The process.
-    #[arg(short, long)]
-    pub pid: i32,
+    /// The processes.
+    #[command(flatten)]
+    pub targets: TargetArgs,
+    /// With `--all`: the module's build-id, or a unique prefix of at least 8 digits; repeatable.
+    #[arg(long, requires = "all")]
+    pub build_id: Vec<String>,
 }
 
 /// `upatch telemetry`
@@ -204,9 +221,9 @@ pub(crate) enum TelemetryAction {
 /// `upatch telemetry dump`
 #[derive(Args, Debug)]
 pub(crate) struct DumpArgs {
-    /// The process.
-    #[arg(short, long)]
-    pub pid: i32,
+    /// The processes.
+    #[command(flatten)]
+    pub of: PidArgs,
     /// For people, for programs (as `--json`), or for metrics collectors.
     #[arg(long, value_enum, default_value_t = DumpFormat::Table)]
     pub format: DumpFormat,
@@ -290,9 +307,9 @@ pub(crate) struct RulesSetArgs {
 /// `upatch revert`
 #[derive(Args, Debug)]
 pub(crate) struct RevertArgs {
-    /// The process.
-    #[arg(short, long)]
-    pub pid: i32,
+    /// The processes.
+    #[command(flatten)]
+    pub of: PidArgs,
     /// Only the patch with this id (as `status` prints it); default: all of ours.
     #[arg(long)]
     pub patch: Option<String>,

@@ -40,6 +40,21 @@ pub struct Failure {
     pub place: Option<String>,
     /// What would help.
     pub hint: Option<String>,
+    /// What became of each process, if there were several.
+    pub several: Option<Box<Several>>,
+}
+
+/// What a command for several processes has to say although not all is well.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Several {
+    /// About those that are well, for people.
+    pub text: String,
+    /// An object for each process.
+    pub processes: Vec<Value>,
+    /// Those that were not looked at, and why.
+    pub skipped: Vec<Value>,
+    /// What went wrong with each of the others.
+    pub failures: Vec<Failure>,
 }
 
 impl Failure {
@@ -51,6 +66,7 @@ impl Failure {
             message: message.into(),
             place: None,
             hint: None,
+            several: None,
         }
     }
 
@@ -68,10 +84,28 @@ impl Failure {
         self
     }
 
+    /// The same, with what became of each of several processes.
+    #[must_use]
+    pub fn with_processes(
+        mut self,
+        text: String,
+        processes: Vec<Value>,
+        skipped: Vec<Value>,
+        failures: Vec<Self>,
+    ) -> Self {
+        self.several = Some(Box::new(Several {
+            text,
+            processes,
+            skipped,
+            failures,
+        }));
+        self
+    }
+
     /// As the contract's JSON object; `code` is the exit code.
     #[must_use]
     pub fn to_json(&self) -> Value {
-        json!({
+        let mut json = json!({
             "ok": false,
             "error": {
                 "code": self.exit as u8,
@@ -79,7 +113,12 @@ impl Failure {
                 "where": self.place,
                 "hint": self.hint,
             }
-        })
+        });
+        if let Some(several) = &self.several {
+            json["processes"] = several.processes.clone().into();
+            json["skipped"] = several.skipped.clone().into();
+        }
+        json
     }
 
     /// What [`Self::to_json`] gave, read back: a child process's failure becomes its parent's.
@@ -103,6 +142,7 @@ impl Failure {
             message: text("message")?,
             place: text("where"),
             hint: text("hint"),
+            several: None,
         })
     }
 
@@ -110,7 +150,9 @@ impl Failure {
     #[must_use]
     pub fn to_text(&self) -> String {
         let (bad, strong, faint) = (terminal::BAD, terminal::STRONG, terminal::FAINT);
-        let mut text = format!("{bad}upatch:{bad:#} {}\n", self.message);
+        let failures = self.several.iter().flat_map(|several| &several.failures);
+        let mut text: String = failures.map(Self::to_text).collect();
+        text += &format!("{bad}upatch:{bad:#} {}\n", self.message);
         if let Some(place) = &self.place {
             text.push_str(&format!("  {faint}where:{faint:#} {place}\n"));
         }

@@ -17,6 +17,7 @@ mod rehearsal;
 mod revert;
 mod rules;
 mod run;
+mod several;
 mod status;
 mod target;
 mod telemetry;
@@ -162,6 +163,10 @@ fn failed(failure: &Failure, as_json: bool) {
         // The exit code says already that it failed.
         let _ = print(&format!("{}\n", failure.to_json()));
     } else {
+        if let Some(several) = &failure.several {
+            // The exit code says already that not all is well.
+            let _ = print(&several.text);
+        }
         terminal::complain(&failure.to_text());
     }
 }

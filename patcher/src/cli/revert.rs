@@ -5,37 +5,44 @@ use serde_json::{Value, json};
 use super::args::RevertArgs;
 use super::status::{identity, other_places, place_of};
 use super::telemetry::{add_values, values_in_words};
-use super::{Exit, Failure, Report, target};
+use super::{Exit, Failure, Report, several, target};
 use crate::apply::stops_in_words;
 use crate::patching::{FoundState, RevertError, RevertOutcome, inspect, sweep};
 use crate::revert::revert;
 use crate::telemetry::read;
 
 pub(super) fn run(args: &RevertArgs) -> Result<Report, Failure> {
-    let process = target::open(args.pid)?;
-    let place = |failure: Failure| failure.at(target::place(args.pid));
+    several::each(&args.of.targets, &args.of.build_id, |pid, named| {
+        one(pid, named, args.patch.as_ref())
+    })
+}
+
+fn one(pid: i32, named: bool, patch: Option<&String>) -> Result<Report, Failure> {
+    let process = target::open(pid)?;
+    let place = |failure: Failure| failure.at(target::place(pid));
     let inventory = inspect(&process).map_err(|error| place(error.into()))?;
     let wanted: Vec<_> = inventory
         .found
         .iter()
-        .filter(|found| args.patch.as_ref().is_none_or(|id| found.id == *id))
-        .filter(|found| args.patch.is_some() || found.state != FoundState::Retired)
+        .filter(|found| patch.is_none_or(|id| found.id == *id))
+        .filter(|found| patch.is_some() || found.state != FoundState::Retired)
         .collect();
     if wanted.is_empty() {
         // Without a patch there may still be what a killed upatch left.
         if !inventory.orphans.is_empty() || !inventory.descriptors.is_empty() {
             sweep(&process).map_err(|error| place(error.into()))?;
         }
-        if let Some(id) = &args.patch {
+        // Of processes that are looked for some may never have had it.
+        if let Some(id) = patch.filter(|_| named) {
             return Err(place(Failure::new(
                 Exit::Target,
                 format!("the process has no patch {id}"),
             ))
-            .hint(format!("see `upatch status --pid {}`", args.pid)));
+            .hint(format!("see `upatch status --pid {}`", pid)));
         }
-        let json = json!({"ok": true, "pid": args.pid, "patches": []});
+        let json = json!({"ok": true, "pid": pid, "patches": []});
         return Ok(Report {
-            text: format!("process {} has no patches\n", args.pid),
+            text: format!("process {} has no patches\n", pid),
             json,
         });
     }
@@ -47,7 +54,7 @@ pub(super) fn run(args: &RevertArgs) -> Result<Report, Failure> {
         let done = match revert(&process, found) {
             Ok(done) => done,
             // Somebody else reverted it in the meantime, which is what was asked for.
-            Err(RevertError::Vanished(_)) if args.patch.is_none() => continue,
+            Err(RevertError::Vanished(_)) if patch.is_none() => continue,
             // The original bytes are back, only the image could not be unmapped.
             Err(RevertError::Remote(error)) => {
                 let last = read(&process, found);
@@ -116,7 +123,7 @@ pub(super) fn run(args: &RevertArgs) -> Result<Report, Failure> {
         }
         None => Ok(Report {
             text,
-            json: json!({"ok": true, "pid": args.pid, "patches": patches}),
+            json: json!({"ok": true, "pid": pid, "patches": patches}),
         }),
     }
 }

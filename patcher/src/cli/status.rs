@@ -3,15 +3,19 @@
 use serde_json::{Value, json};
 
 use super::args::PidArgs;
-use super::{Failure, Report, target};
+use super::{Failure, Report, several, target};
 use crate::apply::info::PatchInfo;
 use crate::patching::{Found, FoundState, Inventory, Link, inspect};
 use crate::telemetry::{Reading, read};
 
 pub(super) fn run(args: &PidArgs) -> Result<Report, Failure> {
-    let process = target::open(args.pid)?;
+    several::each(&args.targets, &args.build_id, |pid, _| one(pid))
+}
+
+fn one(pid: i32) -> Result<Report, Failure> {
+    let process = target::open(pid)?;
     let inventory =
-        inspect(&process).map_err(|error| Failure::from(error).at(target::place(args.pid)))?;
+        inspect(&process).map_err(|error| Failure::from(error).at(target::place(pid)))?;
     let mut text = String::new();
     let mut patches = Vec::new();
     for found in &inventory.found {
@@ -51,7 +55,7 @@ pub(super) fn run(args: &PidArgs) -> Result<Report, Failure> {
         patches.push(json);
     }
     if text.is_empty() {
-        text = format!("process {} has no patches\n", args.pid);
+        text = format!("process {} has no patches\n", pid);
     }
     if !inventory.orphans.is_empty() || !inventory.descriptors.is_empty() {
         text += &format!(
@@ -64,7 +68,7 @@ pub(super) fn run(args: &PidArgs) -> Result<Report, Failure> {
         text,
         json: json!({
             "ok": true,
-            "pid": args.pid,
+            "pid": pid,
             "patches": patches,
             "orphaned_arenas": inventory.orphans.iter().map(|arena| arena.start.to_string()).collect::<Vec<_>>(),
             "stray_descriptors": inventory.descriptors,

@@ -33,4 +33,4 @@ pub use quiesce::{Blocker, Busy, Quiescent};
 pub use record::Record;
 pub use region::{Found, FoundState, Inventory, Link, Region, SiteBytes, inspect};
 pub use request::{BuildError, Placement, PrepareError, Request, SiteRequest};
-pub use revert::{RevertError, RevertOutcome, Reverted, revert};
+pub use revert::{RevertError, RevertOutcome, Reverted, revert, revert_rest};

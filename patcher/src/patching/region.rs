@@ -67,6 +67,8 @@ pub enum SiteBytes {
 /// One site's image, data and record in a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Region {
+    /// Inode of its memory file: the same in a process only if that was forked from this one, or this one from that.
+    pub inode: u64,
     /// All mappings of its memory file.
     pub ranges: Vec<AvmaRange>,
     /// The executable part, if it is mapped.
@@ -316,6 +318,7 @@ fn examine(memory: &Memory, maps: &Maps, parts: &[&Mapping]) -> Examined {
         .find(|part| !part.perms.exec && !part.perms.write)
         .map(|part| part.range);
     let mut region = Region {
+        inode: parts.first().map_or(0, |part| part.inode),
         ranges: parts.iter().map(|part| part.range).collect(),
         code,
         record_at,

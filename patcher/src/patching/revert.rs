@@ -117,6 +117,29 @@ pub fn revert(
     original: &dyn Fn(&PokePlan) -> Vec<u8>,
     last_look: &mut dyn FnMut(Option<AvmaRange>),
 ) -> Result<Reverted, RevertError> {
+    revert_in(process, found, original, last_look, false)
+}
+
+/// As [`revert`], of what an interrupted `upatch` left: one that is live by now (its `upatch` was still at work) is let be.
+///
+/// # Errors
+/// As [`revert`]; [`RevertError::Vanished`] too if it isn't a rest any more.
+pub fn revert_rest(
+    process: &Process,
+    found: &Found,
+    original: &dyn Fn(&PokePlan) -> Vec<u8>,
+    last_look: &mut dyn FnMut(Option<AvmaRange>),
+) -> Result<Reverted, RevertError> {
+    revert_in(process, found, original, last_look, true)
+}
+
+fn revert_in(
+    process: &Process,
+    found: &Found,
+    original: &dyn Fn(&PokePlan) -> Vec<u8>,
+    last_look: &mut dyn FnMut(Option<AvmaRange>),
+    only_rests: bool,
+) -> Result<Reverted, RevertError> {
     let _lock = process.lock()?;
     let inventory = inspect(process)?;
     let found = inventory
@@ -124,6 +147,13 @@ pub fn revert(
         .iter()
         .find(|other| other.is(found))
         .ok_or_else(|| RevertError::Vanished(found.id.clone()))?;
+    let is_rest = matches!(
+        found.state,
+        FoundState::Interrupted | FoundState::Leftover | FoundState::Incomplete
+    );
+    if only_rests && !is_rest {
+        return Err(RevertError::Vanished(found.id.clone()));
+    }
     let mut others = Rubbish::candidates(&inventory);
     others.regions.retain(|other| !other.is(found));
     let backend = found.record().map(|record| record.backend);

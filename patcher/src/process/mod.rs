@@ -9,6 +9,7 @@
 //! become which is `patching`'s business.
 
 pub mod failpoint;
+pub mod family;
 mod gather;
 pub mod handle;
 pub mod hold;

@@ -2,11 +2,13 @@
 
 mod follow;
 
+use std::cell::RefCell;
+
 use serde_json::{Value, json};
 
 use super::args::{DumpArgs, DumpFormat, TelemetryAction, TelemetryArgs};
 use super::status::{identity, other_places, place_of};
-use super::{Exit, Failure, Report, target};
+use super::{Exit, Failure, Report, several, target};
 use crate::patching::{FoundState, inspect};
 use crate::telemetry::{Reading, openmetrics, read, to_line, words};
 
@@ -25,12 +27,42 @@ fn dump(args: &DumpArgs, as_json: bool) -> Result<Report, Failure> {
         )
         .hint("leave one of them out"));
     }
-    let process = target::open(args.pid)?;
+    let readings = RefCell::new(Vec::new());
+    let dumped = several::each(&args.of.targets, &args.of.build_id, |pid, _| {
+        dump_one(pid, &readings)
+    });
+    match (args.format, dumped) {
+        (DumpFormat::Table, dumped) => dumped,
+        (DumpFormat::Json, Ok(report)) => Ok(Report {
+            text: format!("{}\n", report.json),
+            ..report
+        }),
+        (DumpFormat::Openmetrics, Ok(report)) => Ok(Report {
+            text: openmetrics(&readings.take()),
+            ..report
+        }),
+        (format, Err(mut failure)) => {
+            let json = failure.to_json();
+            if let Some(several) = &mut failure.several {
+                several.text = match format {
+                    DumpFormat::Openmetrics => openmetrics(&readings.take()),
+                    DumpFormat::Table | DumpFormat::Json => format!("{json}\n"),
+                };
+            }
+            Err(failure)
+        }
+    }
+}
+
+/// Patches of processes, to be shown together.
+type Readings = RefCell<Vec<(i32, String, Reading)>>;
+
+fn dump_one(pid: i32, readings: &Readings) -> Result<Report, Failure> {
+    let process = target::open(pid)?;
     let inventory =
-        inspect(&process).map_err(|error| Failure::from(error).at(target::place(args.pid)))?;
+        inspect(&process).map_err(|error| Failure::from(error).at(target::place(pid)))?;
     let mut text = String::new();
     let mut patches = Vec::new();
-    let mut readings = Vec::new();
     for found in inventory
         .found
         .iter()
@@ -47,18 +79,15 @@ fn dump(args: &DumpArgs, as_json: bool) -> Result<Report, Failure> {
             values_in_words(&reading)
         );
         patches.push(json);
-        readings.push((args.pid, found.id.clone(), reading));
+        readings.borrow_mut().push((pid, found.id.clone(), reading));
     }
     if text.is_empty() {
-        text = format!("process {} has no patches\n", args.pid);
+        text = format!("process {} has no patches\n", pid);
     }
-    let json = json!({"ok": true, "pid": args.pid, "patches": patches});
-    let text = match args.format {
-        DumpFormat::Table => text,
-        DumpFormat::Json => format!("{json}\n"),
-        DumpFormat::Openmetrics => openmetrics(&readings),
-    };
-    Ok(Report { text, json })
+    Ok(Report {
+        text,
+        json: json!({"ok": true, "pid": pid, "patches": patches}),
+    })
 }
 
 /// The members of a patch's object that hold what it has remembered: `globals`, and `events` if it has a ring.

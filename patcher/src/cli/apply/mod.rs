@@ -3,20 +3,24 @@
 use serde_json::{Value, json};
 use upatch_verifier::Policy;
 
+mod many;
+
 use super::args::ApplyArgs;
+use super::several::{self, Chosen};
 use super::{Failure, Report, files, rules, target};
 use crate::apply::query::Override;
+use crate::apply::shared::Shared;
 use crate::apply::{ApplyError, ApplyRequest, Plan, SitePlan, plan, stops_in_words};
 use crate::patching::PrepareError;
+use crate::process::Process;
 use crate::revert::finish_interrupted;
-use crate::rules::set_initial;
+use crate::rules::{Edit, set_initial};
 
 pub(super) fn run(args: &ApplyArgs) -> Result<Report, Failure> {
     let mut object = files::object(&args.object)?;
     let rules = rules::assignments(&args.rule)
         .and_then(|all| Ok(set_initial(&mut object, &all)?))
         .map_err(|failure| failure.at(args.object.display().to_string()))?;
-    let process = target::open(args.pid)?;
     let request = ApplyRequest {
         object: &object,
         object_name: &files::name(&args.object),
@@ -32,81 +36,128 @@ pub(super) fn run(args: &ApplyArgs) -> Result<Report, Failure> {
         backend: args.arena,
         devices: &args.dev,
     };
-    let place = |failure: Failure| failure.at(target::place(args.pid));
-    let failed = |error: ApplyError| {
-        let pid = args.pid;
-        let own_hint = match &error {
-            ApplyError::Prepare(PrepareError::AlreadyPatched { id, .. }) => Some(format!(
-                "revert it first: upatch revert --pid {pid} --patch {id}"
-            )),
-            ApplyError::Interrupted { id } => Some(format!(
-                "an apply takes it off first, or: upatch revert --pid {pid} --patch {id}"
-            )),
-            _ => None,
-        };
-        let mut failure = place(error.into());
-        failure.hint = own_hint.or(failure.hint);
-        failure
+    let work = Work {
+        request,
+        rules: &rules,
+        dry_run: args.dry_run,
     };
-    let finished = if args.dry_run {
-        Vec::new()
+    let ids = if args.build_id.is_empty() {
+        object.build_ids()
     } else {
-        finish_interrupted(&process).map_err(|error| place(error.into()))?
+        &args.build_id
     };
-    let plan = plan(&process, &request).map_err(failed)?;
-    let mut json = described(args.pid, &plan);
-    json["finished"] = finished.clone().into();
-    if !rules.is_empty() {
-        json["rules"] = rules::to_json(&rules);
+    match several::choose(&args.targets, ids)? {
+        Chosen::One(pid) => {
+            let process = target::open(pid)?;
+            let (plan, finished) = work.plan(&process, false)?;
+            work.finish(plan, &finished, None)
+        }
+        Chosen::Several(search) => many::run(&work, search),
     }
-    let head = head(&plan);
-    let warnings: String = plan
-        .sites
-        .iter()
-        .flat_map(|site| &site.warnings)
-        .map(|(_, warning)| format!("  warning: {warning}\n"))
-        .collect();
-    let set = rules::in_words(&rules);
-    if args.dry_run {
-        let explained: String = plan.sites.iter().map(explained).collect();
+}
+
+/// What is to be done in each process.
+struct Work<'a> {
+    request: ApplyRequest<'a>,
+    rules: &'a [Edit],
+    dry_run: bool,
+}
+
+impl Work<'_> {
+    /// What would be done, and the ids of half applied patches that were taken off for it. With `leftovers` also what was
+    /// never applied is taken away.
+    fn plan<'p>(
+        &self,
+        process: &'p Process,
+        leftovers: bool,
+    ) -> Result<(Plan<'p>, Vec<String>), Failure> {
+        let pid = process.pid();
+        let finished = if self.dry_run {
+            Vec::new()
+        } else {
+            finish_interrupted(process, leftovers)
+                .map_err(|error| Failure::from(error).at(target::place(pid)))?
+        };
+        match plan(process, &self.request) {
+            Ok(plan) => Ok((plan, finished)),
+            Err(error) => Err(explained_for(pid, error)),
+        }
+    }
+
+    /// Does it, or tells what would be done.
+    fn finish(
+        &self,
+        plan: Plan<'_>,
+        finished: &[String],
+        shared: Option<&Shared>,
+    ) -> Result<Report, Failure> {
+        let pid = plan.pid();
+        let mut json = described(pid, &plan);
+        json["finished"] = finished.into();
+        if !self.rules.is_empty() {
+            json["rules"] = rules::to_json(self.rules);
+        }
+        let head = head(&plan);
+        let warnings: String = plan
+            .sites
+            .iter()
+            .flat_map(|site| &site.warnings)
+            .map(|(_, warning)| format!("  warning: {warning}\n"))
+            .collect();
+        let set = rules::in_words(self.rules);
         let (attached, kernel_programs) = planned_programs(&plan);
-        let text = format!(
-            "would patch {head}{attached}{set}{warnings}{explained}{}",
-            arena(&plan)
-        );
+        if self.dry_run {
+            let explained: String = plan.sites.iter().map(explained).collect();
+            let arena = arena_in_words(&plan);
+            let text = format!("would patch {head}{attached}{set}{warnings}{explained}{arena}");
+            json["kernel_programs"] = kernel_programs.into();
+            json["dry_run"] = true.into();
+            return Ok(Report { text, json });
+        }
+        let id = plan.id.clone();
+        let backend = plan.backend;
+        let applied = plan
+            .carry_out(shared)
+            .map_err(|error| explained_for(pid, error))?;
+        for (index, (poked, _)) in applied.sites.iter().enumerate() {
+            json["sites"][index]["image"] = poked.image.start.to_string().into();
+        }
+        json["image"] = json["sites"][0]["image"].clone();
+        json["arena"] = applied
+            .arena()
+            .map_or(Value::Null, |arena| arena.start.to_string().into());
+        json["backend"] = applied.arena().map(|_| backend.name()).into();
         json["kernel_programs"] = kernel_programs.into();
-        json["dry_run"] = true.into();
-        return Ok(Report { text, json });
+        json["stops"] = applied.figures.stops.into();
+        json["longest_stop_us"] = json!(applied.figures.longest_stop.as_secs_f64() * 1e6);
+        json["tasks"] = applied.figures.tasks.into();
+        json["moved"] = applied.figures.moved.into();
+        let half = "which an interrupted upatch had left half applied";
+        let finished: String = finished
+            .iter()
+            .map(|id| format!("  took off patch {id}, {half}\n"))
+            .collect();
+        let text = format!(
+            "patch {id} applied to process {pid}: {head}{attached}{set}  {}\n{finished}{warnings}",
+            stops_in_words(&applied.figures)
+        );
+        Ok(Report { text, json })
     }
-    let id = plan.id.clone();
-    let backend = plan.backend;
-    let (attached, kernel_programs) = planned_programs(&plan);
-    let applied = plan.carry_out().map_err(failed)?;
-    for (index, (poked, _)) in applied.sites.iter().enumerate() {
-        json["sites"][index]["image"] = poked.image.start.to_string().into();
-    }
-    json["image"] = json["sites"][0]["image"].clone();
-    json["arena"] = applied
-        .arena()
-        .map_or(Value::Null, |arena| arena.start.to_string().into());
-    json["backend"] = applied.arena().map(|_| backend.name()).into();
-    json["kernel_programs"] = kernel_programs.clone().into();
-    json["stops"] = applied.figures.stops.into();
-    json["longest_stop_us"] = json!(applied.figures.longest_stop.as_secs_f64() * 1e6);
-    json["tasks"] = applied.figures.tasks.into();
-    json["moved"] = applied.figures.moved.into();
-    let finished: String = finished
-        .iter()
-        .map(|id| {
-            format!("  took off patch {id}, which an interrupted upatch had left half applied\n")
-        })
-        .collect();
-    let text = format!(
-        "patch {id} applied to process {}: {head}{attached}{set}  {}\n{finished}{warnings}",
-        args.pid,
-        stops_in_words(&applied.figures)
-    );
-    Ok(Report { text, json })
+}
+
+fn explained_for(pid: i32, error: ApplyError) -> Failure {
+    let own_hint = match &error {
+        ApplyError::Prepare(PrepareError::AlreadyPatched { id, .. }) => Some(format!(
+            "revert it first: upatch revert --pid {pid} --patch {id}"
+        )),
+        ApplyError::Interrupted { id } => Some(format!(
+            "an apply takes it off first, or: upatch revert --pid {pid} --patch {id}"
+        )),
+        _ => None,
+    };
+    let mut failure = Failure::from(error).at(target::place(pid));
+    failure.hint = own_hint.or(failure.hint);
+    failure
 }
 
 /// The kernel programs that come along, a line each, and the same for the report.
@@ -200,7 +251,7 @@ fn explained(site: &SitePlan) -> String {
     text
 }
 
-fn arena(plan: &Plan<'_>) -> String {
+fn arena_in_words(plan: &Plan<'_>) -> String {
     let window = plan.sites.iter().map(|site| site.compiled.arena_window);
     match window.max() {
         Some(bytes) if bytes > 0 => {
