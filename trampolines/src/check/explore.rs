@@ -1,8 +1,9 @@
 //! Walks an image's code from its entry along all paths until nothing new can be learned.
 //!
-//! One state per jump target and call path; where paths meet, states are joined, and after a few visits widened, so that
-//! loops settle. Knows nothing about what instructions do. Invariant: when it ends without a failure, every reachable
-//! instruction has been stepped from a state that covers all executions that reach it.
+//! First with one state per jump target and call path: where paths meet, states are joined, and after a few visits widened,
+//! so that loops settle. Where that shows too little, path by path: loops are walked as often as they run, and a path ends
+//! where an earlier state covers it. Knows nothing about what instructions do. Invariant: when either ends without a failure,
+//! every reachable instruction has been stepped from a state that covers all executions that reach it.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,6 +12,7 @@ use iced_x86::{
 };
 
 use super::memory::Memory;
+use super::needed::Needed;
 use super::state::State;
 use super::step::{self, Flow};
 use super::{CheckFailure, Problem, exit, refine};
@@ -20,6 +22,12 @@ use crate::relocate;
 
 /// Instructions stepped before the check gives up: hooks are short, and each path through a subroutine counts.
 const MAX_STEPS: u32 = 400_000;
+/// The same when going path by path.
+const MAX_PATH_STEPS: u32 = 100_000;
+/// States that are kept when going path by path, a few kilobytes each.
+const MAX_STATES: usize = 8192;
+/// Of these, how many of the newest at one place a path is compared with.
+const LOOKED_AT: usize = 64;
 /// Visits after which a join widens.
 const WIDEN_AFTER: u32 = 3;
 /// Bounds that widening tries before it gives a range up.
@@ -38,9 +46,14 @@ struct Called {
 struct Explorer<'a> {
     memory: Memory<'a>,
     factory: InstructionInfoFactory,
-    /// States at jump targets, with the number of joins.
-    known: HashMap<(CallPath, u64), (State, u32)>,
-    pending: Vec<(CallPath, u64)>,
+    /// States at jump targets, with the number of joins. Path by path there are several.
+    known: HashMap<(CallPath, u64), Vec<(State, u32)>>,
+    /// Where to go on; path by path with this state, otherwise with the known one.
+    pending: Vec<(CallPath, u64, Option<State>)>,
+    /// Path by path: which registers are still read.
+    needed: Option<Needed>,
+    /// States in `known`.
+    kept: usize,
     paths: Vec<Called>,
     path_numbers: HashMap<(CallPath, u64, u64), CallPath>,
     /// Length of each instruction that was reached, by address.
@@ -51,6 +64,13 @@ struct Explorer<'a> {
 
 /// Follows all paths of the image.
 pub(crate) fn explore(memory: Memory<'_>) -> Result<(), CheckFailure> {
+    let Err(joined) = explore_with(memory, None) else {
+        return Ok(());
+    };
+    explore_with(memory, Some(Needed::of(memory))).map_err(|_| joined)
+}
+
+fn explore_with(memory: Memory<'_>, needed: Option<Needed>) -> Result<(), CheckFailure> {
     let root = Called {
         from: 0,
         target: memory.image.at.0,
@@ -61,6 +81,8 @@ pub(crate) fn explore(memory: Memory<'_>) -> Result<(), CheckFailure> {
         factory: InstructionInfoFactory::new(),
         known: HashMap::new(),
         pending: Vec::new(),
+        needed,
+        kept: 0,
         paths: vec![root],
         path_numbers: HashMap::new(),
         reached: BTreeMap::new(),
@@ -68,8 +90,11 @@ pub(crate) fn explore(memory: Memory<'_>) -> Result<(), CheckFailure> {
     };
     explorer.arrive(0, memory.image.at.0, State::entry(), false);
     let mut steps = 0;
-    while let Some((path, at)) = explorer.pending.pop() {
-        explorer.follow(path, at, &mut steps)?;
+    while let Some((path, at, state)) = explorer.pending.pop() {
+        let joined = || Some(explorer.known.get(&(path, at))?.first()?.0.clone());
+        if let Some(state) = state.or_else(joined) {
+            explorer.follow(path, at, state, &mut steps)?;
+        }
     }
     Ok(())
 }
@@ -102,13 +127,20 @@ fn bounds(memory: Memory<'_>) -> Vec<u64> {
 }
 
 impl Explorer<'_> {
-    /// Records that `at` is reached in `state`; queues it if that is news. Every loop has a jump backwards, so widening
-    /// there is enough; elsewhere it would undo what comparisons have shown.
+    /// Records that `at` is reached in `state`; queues it if that is news.
     fn arrive(&mut self, path: CallPath, at: u64, state: State, backwards: bool) {
-        match self.known.get_mut(&(path, at)) {
-            None => {
-                self.known.insert((path, at), (state, 0));
-            }
+        if self.needed.is_some() {
+            self.arrive_alone(path, at, state);
+        } else {
+            self.arrive_joined(path, at, state, backwards);
+        }
+    }
+
+    /// Every loop has a jump backwards, so widening there is enough; elsewhere it would undo what comparisons have shown.
+    fn arrive_joined(&mut self, path: CallPath, at: u64, state: State, backwards: bool) {
+        let known = self.known.entry((path, at)).or_default();
+        match known.first_mut() {
+            None => known.push((state, 0)),
             Some((known, visits)) => {
                 let widen = (backwards && *visits >= WIDEN_AFTER).then_some(&*self.bounds);
                 let Some(joined) = known.join(&state, widen) else {
@@ -118,17 +150,37 @@ impl Explorer<'_> {
                 *visits += 1;
             }
         }
-        if !self.pending.contains(&(path, at)) {
-            self.pending.push((path, at));
+        let queued = |pending: &(CallPath, u64, _)| (pending.0, pending.1) == (path, at);
+        if !self.pending.iter().any(queued) {
+            self.pending.push((path, at, None));
         }
     }
 
+    fn arrive_alone(&mut self, path: CallPath, at: u64, mut state: State) {
+        if let Some(needed) = &self.needed {
+            state.forget_unneeded(|number| needed.is_needed(at, number));
+        }
+        let known = self.known.entry((path, at)).or_default();
+        // Nothing to add to an earlier state: what can follow was looked at there, or will be.
+        let mut newest = known.iter().rev().take(LOOKED_AT);
+        if newest.any(|(earlier, _)| earlier.covers(&state)) {
+            return;
+        }
+        if self.kept < MAX_STATES {
+            self.kept += 1;
+            known.push((state.clone(), 0));
+        }
+        self.pending.push((path, at, Some(state)));
+    }
+
     /// Steps from a known place until control goes elsewhere.
-    fn follow(&mut self, path: CallPath, at: u64, steps: &mut u32) -> Result<(), CheckFailure> {
-        let Some((state, _)) = self.known.get(&(path, at)) else {
-            return Ok(());
-        };
-        let mut state = state.clone();
+    fn follow(
+        &mut self,
+        path: CallPath,
+        at: u64,
+        mut state: State,
+        steps: &mut u32,
+    ) -> Result<(), CheckFailure> {
         let mut at = at;
         loop {
             if at == self.memory.image.displaced_copy.start.0 {
@@ -141,7 +193,12 @@ impl Explorer<'_> {
                 text: text_of(&insn),
                 problem,
             };
-            if *steps > MAX_STEPS {
+            let most = if self.needed.is_some() {
+                MAX_PATH_STEPS
+            } else {
+                MAX_STEPS
+            };
+            if *steps > most {
                 return Err(failure(Problem::TooComplex));
             }
             let flow =

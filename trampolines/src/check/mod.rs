@@ -13,6 +13,7 @@ mod exit;
 mod explore;
 mod link;
 mod memory;
+mod needed;
 mod number;
 mod operand;
 mod range;

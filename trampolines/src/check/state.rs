@@ -381,6 +381,48 @@ impl State {
         }
     }
 
+    /// Does this state stand for all that `new` stands for?
+    pub(crate) fn covers(&self, new: &Self) -> bool {
+        let holds = |(own, other): (&Value, &Value)| {
+            own == other || self.join_values(*own, new, *other, None) == *own
+        };
+        // Most are told apart by their registers.
+        self.regs.iter().zip(&new.regs).all(holds) && self.join(new, None).is_none()
+    }
+
+    /// Forgets what is not needed, so that more states cover one another: registers, the frame below rsp, single bytes.
+    pub(crate) fn forget_unneeded(&mut self, is_needed: impl Fn(u8) -> bool) {
+        for number in (0..16).filter(|number| *number != RSP && !is_needed(*number)) {
+            self.set(number, Value::TOP);
+        }
+        let Some(rsp) = self.rsp() else { return };
+        self.slots
+            .retain(|(anchor, at), (size, _)| *size > 1 && (*anchor != rsp.0 || *at >= rsp.1));
+        self.drop_single_links();
+    }
+
+    /// A link that only one value has says nothing.
+    fn drop_single_links(&mut self) {
+        self.ors.clear();
+        self.compared = None;
+        let bases: Vec<Base> = self
+            .regs
+            .iter()
+            .chain(self.slots.values().map(|(_, value)| value))
+            .filter_map(|value| Some(value.link()?.base))
+            .collect();
+        let drop = |value: &mut Value| {
+            if let Value::Num(number, Some(link)) = *value
+                && link.base.as_entry().is_none()
+                && bases.iter().filter(|base| **base == link.base).count() < 2
+            {
+                *value = Value::Num(number, None);
+            }
+        };
+        self.regs.iter_mut().for_each(drop);
+        self.slots.values_mut().for_each(|(_, value)| drop(value));
+    }
+
     /// What is true in both states; `None` if that is `self`.
     pub(crate) fn join(&self, new: &Self, widen: Option<&[u64]>) -> Option<Self> {
         let mut joined = self.clone();
