@@ -63,14 +63,14 @@ __upatch_body __upatch_path_look(__u32 index, void *data)
 {
 	struct __upatch_path *walk = data;
 	__u8 byte = walk->path[index & walk->mask];
-	__u64 kind = __upatch_path_step(walk->kind, byte);
+	__u64 kind = __upatch_path_step(walk->kind, byte), at = walk->to + index;
 
 	walk->kind = kind;
 	walk->seen |= kind;
 	walk->depth += (kind >> 5 & 1) - (kind >> 4 & 1);
 	walk->above |= walk->depth;
 	/* The slash in front of an absolute path is not redundant; nor are "/" and "." themselves. */
-	if (index && (byte || index > 1))
+	if (at && (byte || at > 1))
 		walk->voids |= kind;
 	if (byte)
 		return 0;
@@ -91,6 +91,57 @@ static __always_inline long upatch_path_check(const char *path, __u32 size)
 		return UPATCH_PATH_EMPTY;
 	bpf_loop(size, __upatch_path_look, &walk, 0);
 	return walk.result >= 0 && path[0] == '/' ? walk.result | UPATCH_PATH_ABSOLUTE : walk.result;
+}
+
+#define UPATCH_PATH_MAX 4096
+#define __UPATCH_PATH_PIECE 64
+
+__upatch_body __upatch_path_piece(__u32 index __attribute__((unused)), void *data)
+{
+	struct __upatch_path *whole = data, walk;
+	char piece[__UPATCH_PATH_PIECE] = {};
+	long got = bpf_probe_read_user_str(piece, sizeof(piece), (const void *)whole->end);
+
+	if (got <= 0) {
+		whole->result = UPATCH_UNREADABLE;
+		return 1;
+	}
+	/* The NUL of a full piece is not the string's. */
+	if (got >= __UPATCH_PATH_PIECE)
+		got = __UPATCH_PATH_PIECE - 1;
+	if (!whole->to)
+		whole->mark = (__u8)piece[0];
+	walk = (struct __upatch_path){
+		.path = piece, .mask = sizeof(piece) - 1, .kind = whole->kind, .seen = whole->seen, .voids = whole->voids,
+		.to = whole->to, .depth = whole->depth, .above = whole->above, .result = UPATCH_TOO_LONG,
+	};
+	bpf_loop(got, __upatch_path_look, &walk, 0);
+	whole->kind = walk.kind;
+	whole->seen = walk.seen;
+	whole->voids = walk.voids;
+	whole->depth = walk.depth;
+	whole->above = walk.above;
+	whole->result = walk.result;
+	whole->to += got;
+	whole->end += got;
+	return walk.result >= 0;
+}
+
+/*
+ * As upatch_path_check, of the string at `address` itself: for paths of up to UPATCH_PATH_MAX - 1 bytes (about: the limit is seen
+ * at the end of a piece), which fit into no buffer. They are read in pieces, each byte once. UPATCH_UNREADABLE.
+ * 50 steps a byte and one read for each 63 bytes.
+ */
+static __always_inline long upatch_path_check_at(const char *address)
+{
+	struct __upatch_path whole = { .end = (__u64)address, .result = UPATCH_TOO_LONG };
+
+	bpf_loop((UPATCH_PATH_MAX + __UPATCH_PATH_PIECE - 2) / (__UPATCH_PATH_PIECE - 1), __upatch_path_piece, &whole, 0);
+	if (whole.result < 0)
+		return whole.result;
+	if (!whole.mark)
+		return UPATCH_PATH_EMPTY;
+	return whole.mark == '/' ? whole.result | UPATCH_PATH_ABSOLUTE : whole.result;
 }
 
 enum upatch_dotdot {

@@ -258,6 +258,63 @@ static __always_inline long upatch_utf8(const char *text, __u32 size)
 	return walk.result;
 }
 
+#define UPATCH_LONGEST 16384
+#define __UPATCH_PIECE 64
+
+struct __upatch_pieces {
+	__u64 address, left, state;
+	long result;
+};
+
+__upatch_body __upatch_utf8_more(__u32 index, void *data)
+{
+	struct __upatch_walk *walk = data;
+	__u8 byte = walk->text[index & (__UPATCH_PIECE - 1)];
+
+	walk->state = __upatch_utf8_next[(walk->state << 4 | __upatch_utf8_class[byte]) & 0xff];
+	return 0;
+}
+
+__upatch_body __upatch_utf8_piece(__u32 index __attribute__((unused)), void *data)
+{
+	struct __upatch_pieces *pieces = data;
+	char piece[__UPATCH_PIECE] = {};
+	struct __upatch_walk walk;
+	__u64 count = pieces->left < __UPATCH_PIECE ? pieces->left : __UPATCH_PIECE - 1;
+
+	if (!count)
+		return 1;
+	__upatch_opaque(count);
+	count &= __UPATCH_PIECE - 1;
+	if (bpf_probe_read_user(piece, count, (const void *)pieces->address)) {
+		pieces->result = UPATCH_UNREADABLE;
+		return 1;
+	}
+	walk = (struct __upatch_walk){ .text = piece, .state = pieces->state };
+	bpf_loop(count, __upatch_utf8_more, &walk, 0);
+	pieces->state = walk.state;
+	pieces->address += count;
+	pieces->left -= count;
+	return 0;
+}
+
+/*
+ * Are the `length` bytes at `address` UTF-8, NUL among them or not? For text that fits into no buffer: it is read in pieces, each
+ * byte once. 0, also for no bytes; UPATCH_ILLEGAL; UPATCH_UNREADABLE unless all of it can be read (that counts first);
+ * UPATCH_TOO_LONG over UPATCH_LONGEST. 20 steps a byte and one read for each 63 bytes.
+ */
+static __always_inline long upatch_utf8_at(const void *address, __u64 length)
+{
+	struct __upatch_pieces pieces = { .address = (__u64)address, .left = length };
+
+	if (length > UPATCH_LONGEST)
+		return UPATCH_TOO_LONG;
+	bpf_loop(UPATCH_LONGEST / (__UPATCH_PIECE - 1) + 1, __upatch_utf8_piece, &pieces, 0);
+	if (pieces.result)
+		return pieces.result;
+	return pieces.state ? UPATCH_ILLEGAL : 0;
+}
+
 /* --------------------------------------------------------------------------------------------------------------------
  * Numbers
  */

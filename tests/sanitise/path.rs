@@ -6,7 +6,7 @@ use upatch_tests::programs::Random;
 
 use crate::GENERATED;
 use crate::flaw::{ESCAPES, INVALID, TOO_LONG, UNREADABLE};
-use crate::rig::Rig;
+use crate::rig::{PAGE, Rig};
 
 const DOTDOT: i64 = 1;
 const CLIMBS: i64 = 2;
@@ -162,26 +162,59 @@ fn resolved(path: &str) -> Option<String> {
     })
 }
 
+fn findings(path: &str) -> i64 {
+    if path.is_empty() {
+        return EMPTY;
+    }
+    let flag = |set: bool, flag: i64| if set { flag } else { 0 };
+    flag(has_dotdot(path), DOTDOT)
+        | flag(resolved(path).is_none(), CLIMBS)
+        | flag(clean(path) != path, REDUNDANT)
+        | flag(path.starts_with('/'), ABSOLUTE)
+}
+
 #[test]
 fn check() {
     let mut rig = Rig::new("path_check");
     for path in inputs() {
         let wanted = if path.len() > LONGEST {
             TOO_LONG
-        } else if path.is_empty() {
-            EMPTY
         } else {
-            let flag = |set: bool, flag: i64| if set { flag } else { 0 };
-            flag(has_dotdot(&path), DOTDOT)
-                | flag(resolved(&path).is_none(), CLIMBS)
-                | flag(clean(&path) != path, REDUNDANT)
-                | flag(path.starts_with('/'), ABSOLUTE)
+            findings(&path)
         };
         assert_eq!(
             rig.run_str(path.as_bytes(), [0; 3]).returned(),
             wanted,
             "{path:?}"
         );
+    }
+}
+
+/// Bytes that 66 pieces of 63 bytes hold, one of them the NUL: where the limit of 4096 is seen.
+const LONGEST_AT: usize = 66 * 63 - 1;
+
+#[test]
+fn check_at() {
+    let mut rig = Rig::new("path_check_at");
+    let mut paths = inputs();
+    // Around each border of pieces, in a page.
+    for unit in ["a", "/", "a/", "../", "a/../", "/..", "./"] {
+        for length in [
+            61, 62, 63, 64, 65, 125, 126, 127, 128, 189, 1000, 4000, 4095,
+        ] {
+            paths.push(long(length, unit));
+            paths.push(long(length, "a") + "/..");
+            paths.push(long(length, "b") + "/./c");
+        }
+    }
+    for path in paths.iter().filter(|path| path.len() < PAGE) {
+        let found = rig.run_str(path.as_bytes(), [0; 3]).returned();
+        assert_eq!(found, findings(path), "{path:?}");
+    }
+    assert!(PAGE <= LONGEST_AT);
+    assert_eq!(rig.run_bytes(&[b'a'; PAGE], [0; 3]).returned(), UNREADABLE);
+    for address in [0, u64::MAX, rig.edge()] {
+        assert_eq!(rig.run(b"", [address, 0, 0, 0]).0.returned(), UNREADABLE);
     }
 }
 

@@ -77,6 +77,45 @@ fn utf8() {
 }
 
 #[test]
+fn utf8_at() {
+    let mut rig = Rig::new("utf8_at");
+    let mut random = Random::new(0x5a17_000a);
+    let mut inputs = utf8_edges();
+    // A character across every place of a piece's border, and cut there.
+    for padding in 55..=66 {
+        for letter in ["\u{e9}", "\u{20ac}", "\u{1f600}", "\0"] {
+            let text = [vec![b'a'; padding], letter.into(), b"end".to_vec()].concat();
+            inputs.extend((padding..=text.len()).map(|length| text[..length].to_vec()));
+        }
+    }
+    inputs.extend([4000, 4095, 4096].map(|length| vec![b'a'; length]));
+    inputs.extend((0..GENERATED / 4).map(|_| {
+        let parts = random.below(8);
+        (0..parts).flat_map(|_| utf8_like(&mut random)).collect()
+    }));
+    for text in inputs {
+        let wanted = if std::str::from_utf8(&text).is_ok() {
+            0
+        } else {
+            ILLEGAL
+        };
+        let ran = rig.run_bytes(&text, [text.len() as u64, 0, 0]);
+        assert_eq!(ran.returned(), wanted, "{text:x?}");
+        let ran = rig.run_bytes(&text, [text.len() as u64 + 1, 0, 0]);
+        assert_eq!(ran.returned(), UNREADABLE, "{text:x?}");
+    }
+    for (length, wanted) in [
+        (16_384, UNREADABLE),
+        (16_385, TOO_LONG),
+        (u64::MAX, TOO_LONG),
+    ] {
+        assert_eq!(rig.run_bytes(b"a", [length, 0, 0]).returned(), wanted);
+    }
+    assert_eq!(rig.run(b"", [0, 0, 0, 0]).0.returned(), 0);
+    assert_eq!(rig.run(b"", [0, 1, 0, 0]).0.returned(), UNREADABLE);
+}
+
+#[test]
 fn read_text() {
     let mut rig = Rig::new("read_text");
     for length in 0..40usize {
