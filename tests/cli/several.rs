@@ -6,6 +6,8 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use serde_json::Value;
+use upatch::patching::inspect;
+use upatch::patching::record::{Hex, Membership, RecordState};
 use upatch::process::Process;
 use upatch::target::TargetImage;
 use upatch_tests::child::{Answer, Driver};
@@ -20,6 +22,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         case("several::gate_and_kills", gate_and_kills),
         case("several::contested", contested),
         case("several::retired", retired),
+        case("several::forged_records", forged_records),
     ]
 }
 
@@ -453,4 +456,45 @@ fn retired() -> Result<()> {
     images.dedup();
     ensure!(images.len() == 1, "taken up elsewhere: {images:?}");
     Ok(())
+}
+
+/// The process has rewritten what our records say of the other sites: nobody touches anything, and it runs on.
+fn forged_records() -> Result<()> {
+    let mut victim = Modules::new(&["quiet"])?;
+    let object = victim.three()?;
+    victim.done(&["apply", &object])?;
+    let process = Process::open(victim.driver.pid().try_into()?)?;
+    let found = inspect(&process)?.found.pop().context("nothing is there")?;
+    let forge: [(usize, fn(&mut Membership)); 6] = [
+        (1, |group| group.index = 2),
+        (1, |group| group.index = 9),
+        (1, |group| group.count = 2),
+        (2, |group| group.gate = Hex(group.gate.0 + 1)),
+        (2, |group| group.leader = Hex(group.leader.0 + 4096)),
+        (0, |group| group.gate = Hex(group.leader.0)),
+    ];
+    for (number, (site, change)) in forge.into_iter().enumerate() {
+        let region = &found.regions[site];
+        let at = region.record_at.context("no record")?.start;
+        let mut record = region.record.clone().context("no record")?;
+        let honest = record.encode(RecordState::Placed);
+        change(record.group.as_mut().context("no group")?);
+        process
+            .memory()
+            .write(at, &record.encode(RecordState::Placed))?;
+        let status = victim.done(&["status"])?;
+        let patches = status["patches"].as_array().context("no patches")?;
+        let damaged = patches.iter().any(|patch| patch["state"] == "damaged");
+        let applied = patches.iter().any(|patch| patch["state"] == "applied");
+        ensure!(damaged && !applied, "forgery {number}: {status:#}");
+        let (code, reverted) = victim.upatch(&["revert"])?;
+        ensure!(code == 8, "forgery {number}: {code} {reverted:#}");
+        ensure!(
+            victim.answers()? == "1 1 1",
+            "forgery {number} took something off"
+        );
+        process.memory().write(at, &honest)?;
+    }
+    victim.done(&["revert"])?;
+    victim.unharmed()
 }
