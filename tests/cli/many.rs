@@ -39,6 +39,11 @@ fn processes(value: &Value) -> Result<&Vec<Value>> {
         .with_context(|| format!("no processes: {value:#}"))
 }
 
+/// Is this object about that process?
+fn is(each: &Value, pid: &str) -> bool {
+    each["pid"].as_i64() == pid.parse().ok()
+}
+
 fn answers(driver: &mut Driver, wanted: &str) -> Result<()> {
     let answer = driver.ask("p")?;
     ensure!(
@@ -76,7 +81,7 @@ fn three_of_which_one_is_impossible() -> Result<()> {
     );
     ensure!(each.len() == 3, "{applied:#}");
     let of = |pid: &str| {
-        let found = each.iter().find(|each| each["pid"].to_string() == pid);
+        let found = each.iter().find(|each| is(each, pid));
         found.with_context(|| format!("nothing about {pid}: {applied:#}"))
     };
     let nobody = of(NOBODY)?;
@@ -181,7 +186,7 @@ fn children() -> Result<()> {
     let again = all(&apply)?;
     ensure!(processes(&again)?.len() == 3, "{again:#}");
     for each in processes(&again)? {
-        let inherited = each["pid"].to_string() == after;
+        let inherited = is(each, &after);
         ensure!(
             each["already"] == true && each["inherited"] == inherited,
             "{again:#}"

@@ -458,6 +458,9 @@ fn retired() -> Result<()> {
     Ok(())
 }
 
+/// What is changed in a record.
+type Forge = fn(&mut Membership);
+
 /// The process has rewritten what our records say of the other sites: nobody touches anything, and it runs on.
 fn forged_records() -> Result<()> {
     let mut victim = Modules::new(&["quiet"])?;
@@ -465,7 +468,7 @@ fn forged_records() -> Result<()> {
     victim.done(&["apply", &object])?;
     let process = Process::open(victim.driver.pid().try_into()?)?;
     let found = inspect(&process)?.found.pop().context("nothing is there")?;
-    let forge: [(usize, fn(&mut Membership)); 6] = [
+    let forge: [(usize, Forge); 6] = [
         (1, |group| group.index = 2),
         (1, |group| group.index = 9),
         (1, |group| group.count = 2),
