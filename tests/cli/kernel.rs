@@ -28,6 +28,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         case("kernel::killed_upatch", killed_upatch),
         case("kernel::retired", retired),
         case("kernel::no_descriptor_left", no_descriptor_left),
+        case("kernel::two_processes", two_processes),
     ]
 }
 
@@ -504,4 +505,41 @@ fn no_descriptor_left() -> Result<()> {
 fn unused_last(open: &[i32]) -> i32 {
     let mut unused = (0..).filter(|number| !open.contains(number));
     unused.nth(3).unwrap_or(0)
+}
+
+/// One arena and one set of kernel programs for two processes: they stay until both are reverted.
+fn two_processes() -> Result<()> {
+    with_scene("kernel::two_processes", PLANES, |scene| {
+        let mut other = Scene::new(&[])?;
+        let (pid, other_pid) = (scene.pid(), other.pid());
+        let mut apply = vec!["apply", "--build-id", &scene.build_id, "--dev", "lo"];
+        apply.extend([scene.object(), "--pid", &pid, "--pid", &other_pid]);
+        let (code, answer) = run_json(&apply)?;
+        ensure!(code == 0, "{answer:#}");
+        ensure!(
+            scene.is_patched()? && other.is_patched()?,
+            "one is not patched"
+        );
+        ensure!(counter(scene, "hits")? == 4, "the arena is not one");
+        let status = scene.done(&["status"])?;
+        let id = status["patches"][0]["id"].as_str().context("no id")?;
+        let programs = || -> Result<usize> {
+            let objects = kernel_objects(id)?;
+            Ok(objects
+                .iter()
+                .filter(|object| object.starts_with("program"))
+                .count())
+        };
+        ensure!(programs()? == 2, "{:?}", kernel_objects(id)?);
+        scene.done(&["revert"])?;
+        scene.unharmed()?;
+        ensure!(programs()? == 2, "gone with the first of two processes");
+        let before = counter(&other, "packets")?;
+        let packet = UdpSocket::bind("127.0.0.1:0")?;
+        packet.send_to(b"x", packet.local_addr()?)?;
+        ensure!(counter(&other, "packets")? > before, "no longer attached");
+        other.done(&["revert"])?;
+        other.unharmed()?;
+        until_gone(id)
+    })
 }
