@@ -363,3 +363,39 @@ fn sanitising_functions_insist_on_powers_of_two() {
         }
     }
 }
+
+#[test]
+fn events_that_can_not_be_are_said_so() {
+    let program = |define: &str, body: &str| {
+        format!(
+            "{define}\n#include \"upatch.h\"\nstruct big {{ char bytes[96]; }};\nint f(void) {{ {body} }}\n"
+        )
+    };
+    let good = "struct big b = {}; return upatch_event(&b, sizeof(b));";
+    let larger = "#define UPATCH_EVENT_BYTES 96";
+    compile(&program(larger, good), "gnu17").unwrap();
+    compile(&program("", "upatch_printk(\"%d\", 1); return 0;"), "gnu11").unwrap();
+    let long = format!("upatch_printk(\"{}\"); return 0;", "x".repeat(64));
+    for (define, body, says) in [
+        ("", good, "larger than UPATCH_EVENT_BYTES"),
+        (
+            "#define UPATCH_EVENT_SLOTS 1000",
+            "return 0;",
+            "a power of two",
+        ),
+        (
+            "#define UPATCH_EVENT_BYTES 90",
+            "return 0;",
+            "a multiple of 8",
+        ),
+        (
+            "#define UPATCH_EVENT_SLOTS (1 << 24)",
+            "return 0;",
+            "larger than 64 MiB",
+        ),
+        ("", &long, "longer than 63 bytes"),
+    ] {
+        let said = compile(&program(define, body), "gnu17").unwrap_err();
+        assert!(said.contains(says), "{define} {body}: {said}");
+    }
+}

@@ -23,6 +23,8 @@ use crate::telemetry::{ArenaView, Clock, Cursor, RawEvent, info, to_json, to_lin
 
 /// Shortest pause between two looks.
 const SHORTEST: Duration = Duration::from_millis(1);
+/// Shortest time between two inspections of what is in the process: they cost more than a look at a ring.
+const INSPECTION: Duration = Duration::from_millis(100);
 /// What showing one event may cost, roughly the bytes of its text.
 const EVENT_SHOWN: usize = 64 << 10;
 
@@ -110,7 +112,7 @@ pub(super) fn run(args: &FollowArgs, as_json: bool) -> Result<Report, Failure> {
     if follower.streams.is_empty() {
         return Err(nothing_to_follow(args, &found));
     }
-    let end = follower.follow(&interrupted).map_err(|error| {
+    let end = follower.follow(found, &interrupted).map_err(|error| {
         Failure::new(
             Exit::Internal,
             format!("can't write to standard output: {error}"),
@@ -179,20 +181,25 @@ impl Follower<'_> {
         }
     }
 
-    fn follow(&mut self, interrupted: &UnixStream) -> io::Result<End> {
+    fn follow(&mut self, mut found: Vec<Found>, interrupted: &UnixStream) -> io::Result<End> {
         let deadline = self
             .args
             .seconds
             .and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
         let interval = Duration::from_millis(self.args.interval);
         let mut pause = interval;
+        let mut inspected = Instant::now();
         loop {
             let ended = self.pause(pause, deadline, interrupted);
             // What is live is found out before the look, so that the look at a patch that is gone comes after its last event.
-            let found = match ended {
-                Some(End::Exited) => Vec::new(),
-                _ => self.inspect().unwrap_or_default(),
-            };
+            match ended {
+                Some(End::Exited) => found.clear(),
+                _ if inspected.elapsed() < INSPECTION => {}
+                _ => {
+                    found = self.inspect().unwrap_or_default();
+                    inspected = Instant::now();
+                }
+            }
             let fullest = match self.look(&found) {
                 Ok(fullest) => fullest,
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(End::Unread),
