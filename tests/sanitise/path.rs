@@ -192,6 +192,7 @@ fn check() {
 
 /// Bytes that 66 pieces of 63 bytes hold, one of them the NUL: where the limit of 4096 is seen.
 const LONGEST_AT: usize = 66 * 63 - 1;
+const _: () = assert!(PAGE <= LONGEST_AT);
 
 #[test]
 fn check_at() {
@@ -211,7 +212,6 @@ fn check_at() {
         let found = rig.run_str(path.as_bytes(), [0; 3]).returned();
         assert_eq!(found, findings(path), "{path:?}");
     }
-    assert!(PAGE <= LONGEST_AT);
     assert_eq!(rig.run_bytes(&[b'a'; PAGE], [0; 3]).returned(), UNREADABLE);
     for address in [0, u64::MAX, rig.edge()] {
         assert_eq!(rig.run(b"", [address, 0, 0, 0]).0.returned(), UNREADABLE);
