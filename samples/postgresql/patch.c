@@ -7,12 +7,8 @@
 /* Room for the allowed command with its NUL; nothing longer is allowed. */
 #define LONGEST 256
 
-#ifndef ALLOWED
-#define ALLOWED ""
-#endif
-
 /* The one command that may run still, letter by letter as COPY's PROGRAM has it; empty: none. */
-UPATCH_RULE(char, allowed[LONGEST]) = ALLOWED;
+UPATCH_RULE(char, allowed[LONGEST]) = "";
 UPATCH_COUNTER(__u64, hits);
 UPATCH_COUNTER(__u64, refused);
 

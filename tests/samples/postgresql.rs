@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use upatch_tests::samples::{
     Cycles, Outcome, Postgres, PostgresSession as Session, Scratch, Site, changed_text,
 };
-use upatch_tests::upatch::{build_sample, build_sample_with, succeed};
+use upatch_tests::upatch::{build_sample, succeed};
 
 use crate::package;
 
@@ -136,11 +136,10 @@ fn story() -> Result<()> {
             "process {pid}: text changed at {changed:x?}"
         );
     }
-    for name in ["hits", "refused"] {
-        let counts = [old.backend(), new.backend(), server.pid()].map(|pid| counter(pid, name));
-        let [old, new, postmaster] = counts;
-        // Whoever is born of the postmaster shares its arena.
-        assert_eq!((old?, new?, postmaster?), (ASKED, ASKED, ASKED), "{name}");
+    // One arena for all: those that were patched, and those that were born of them.
+    for pid in [server.pid(), old.backend(), new.backend()] {
+        let counts = (counter(pid, "hits")?, counter(pid, "refused")?);
+        assert_eq!(counts, (2 * ASKED, 2 * ASKED), "process {pid}");
     }
 
     server.revert()?;
@@ -167,41 +166,58 @@ fn allows_one_command() -> Result<()> {
     };
     let scratch = Scratch::new()?;
     let server = Postgres::start(&package, &scratch)?;
-    let object = build_sample_with(
-        "postgresql",
-        scratch.path(),
-        &["-DALLOWED=\"cat >/dev/null\""],
-    )?;
-    server.apply(&object)?;
-    let mut session = server.connect()?;
-    let longest = format!("cat >/dev/null{}", " ".repeat(300));
-    for command in [
-        "cat >/dev/nul",
-        "cat >/dev/null ",
-        "Cat >/dev/null",
-        "cat >/dev/null; id",
-        "",
-        &longest,
-    ] {
-        expect(
-            &mut session,
-            &format!("COPY (SELECT 42) TO PROGRAM '{command}'"),
-            &refused(command),
-        )?;
+    let mut old = server.connect()?;
+    server.apply(&build_sample("postgresql", scratch.path())?)?;
+    let mut new = server.connect()?;
+    let copy = |command: &str| format!("COPY (SELECT 42) TO PROGRAM '{command}'");
+    let wanted = "cat >/dev/null";
+    let mut rest = format!("{wanted}{}", " ".repeat(300));
+    expect(&mut old, &copy(wanted), &refused(wanted))?;
+    // Set in the postmaster, it holds in every backend: they share the arena.
+    let pid = server.pid().to_string();
+    succeed(&[
+        "rules",
+        "set",
+        "--pid",
+        &pid,
+        &format!("allowed=\"{wanted}\""),
+    ])?;
+    for session in [&mut old, &mut new] {
+        for command in [
+            "cat >/dev/nul",
+            "cat >/dev/null ",
+            "Cat >/dev/null",
+            "cat >/dev/null; id",
+            "",
+            &rest,
+        ] {
+            expect(session, &copy(command), &refused(command))?;
+        }
+        expect(session, &copy(wanted), &Outcome::done())?;
     }
-    expect(
-        &mut session,
-        "COPY (SELECT 42) TO PROGRAM 'cat >/dev/null'",
-        &Outcome::done(),
-    )?;
+    // As long as fits, and one letter longer.
+    rest.truncate(254);
+    succeed(&[
+        "rules",
+        "set",
+        "--pid",
+        &pid,
+        &format!("allowed=\"{rest}\""),
+    ])?;
+    expect(&mut new, &copy(&rest), &Outcome::done())?;
+    rest.push(' ');
+    expect(&mut new, &copy(&rest), &refused(&rest))?;
+    succeed(&["rules", "set", "--pid", &pid, "allowed=\"\""])?;
+    expect(&mut old, &copy(wanted), &refused(wanted))?;
     assert_eq!(
         (
             counter(server.pid(), "hits")?,
             counter(server.pid(), "refused")?
         ),
-        (7, 6)
+        (18, 15)
     );
     server.revert()?;
+    expect(&mut old, &copy(&rest), &Outcome::done())?;
     server.stop()
 }
 

@@ -102,31 +102,20 @@ pub fn repository() -> PathBuf {
 /// # Errors
 /// `upatch build` fails.
 pub fn build_sample(name: &str, folder: &Path) -> Result<PathBuf> {
-    build_sample_with(name, folder, &[])
-}
-
-/// The same with more arguments for clang: `-DNAME=VALUE`.
-///
-/// # Errors
-/// `upatch build` fails.
-pub fn build_sample_with(name: &str, folder: &Path, clang: &[&str]) -> Result<PathBuf> {
     let source = repository().join("samples").join(name).join("patch.c");
-    build(&source, &folder.join(format!("{name}.o")), clang)
+    build(&source, &folder.join(format!("{name}.o")))
 }
 
 /// Compiles a patch with `upatch build`, and returns `object`.
 ///
 /// # Errors
 /// `upatch build` fails.
-pub fn build(source: &Path, object: &Path, clang: &[&str]) -> Result<PathBuf> {
-    let mut args = vec![
+pub fn build(source: &Path, object: &Path) -> Result<PathBuf> {
+    succeed(&[
         OsStr::new("build"),
         source.as_os_str(),
         OsStr::new("-o"),
         object.as_os_str(),
-    ];
-    args.push(OsStr::new("--"));
-    args.extend(clang.iter().map(OsStr::new));
-    succeed(&args)?;
+    ])?;
     Ok(object.to_owned())
 }

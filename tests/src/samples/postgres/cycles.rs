@@ -80,7 +80,7 @@ impl Cycles {
     /// Something of it fails.
     pub fn start(server: Postgres, scratch: &Scratch) -> Result<Self> {
         let source = repository().join("tests/cases/soak/lwlock.c");
-        let hot = build(&source, &scratch.path().join("lwlock.o"), &[])?;
+        let hot = build(&source, &scratch.path().join("lwlock.o"))?;
         let sample = build_sample("postgresql", scratch.path())?;
         // Nobody has connected yet.
         let helpers = server.children()?.into_iter().collect();

@@ -1,38 +1,25 @@
-//! One patch in all processes of a server.
-//!
-//! Decides the order: the postmaster first, so that whatever it forks from then on is as it should be; the processes that
-//! it has by then are looked at one by one. One that ends meanwhile needs nothing.
+//! One patch in all processes of a server, by one command: the postmaster and its children, which share the arena.
 
 use std::ffi::OsString;
 use std::path::Path;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::Postgres;
 use crate::build_id_of;
-use crate::child::PATIENCE;
-use crate::upatch::run_json;
+use crate::upatch::succeed;
 
 /// What applying or reverting took.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Figures {
-    /// Processes that were patched, or unpatched.
+    /// Processes that were patched, or unpatched; not those that were forked after the postmaster was.
     pub processes: usize,
     /// The longest time that one of them stood still.
     pub longest_stop: Duration,
-    /// All commands together.
+    /// The whole command.
     pub took: Duration,
-}
-
-/// What one command did to one process.
-enum Step {
-    Done(Value),
-    /// It was so already: the process was forked after the postmaster was patched or unpatched.
-    WasSo,
-    Gone,
 }
 
 impl Postgres {
@@ -41,15 +28,9 @@ impl Postgres {
     /// # Errors
     /// A process that lives refuses the patch.
     pub fn apply(&self, object: &Path) -> Result<Figures> {
-        let build_id = build_id_of(self.program())?;
-        self.each(|pid| {
-            let mut args: Vec<OsString> =
-                ["apply", "--pid", &pid.to_string(), "--build-id", &build_id]
-                    .map(OsString::from)
-                    .to_vec();
-            args.push(object.into());
-            step(&args, pid)
-        })
+        let start = Instant::now();
+        let answer = succeed(&self.apply_words(object)?)?;
+        figures(&answer, start, |process| process["already"] != true)
     }
 
     /// Takes all patches out of the postmaster and all its children.
@@ -57,92 +38,75 @@ impl Postgres {
     /// # Errors
     /// A process that lives can't be unpatched.
     pub fn revert(&self) -> Result<Figures> {
-        self.each(|pid| {
-            let step = step(
-                &["revert", "--pid", &pid.to_string()].map(OsString::from),
-                pid,
-            )?;
-            Ok(match step {
-                Step::Done(answer) if answer["patches"].as_array().is_some_and(Vec::is_empty) => {
-                    Step::WasSo
-                }
-                step => step,
-            })
-        })
+        let start = Instant::now();
+        let answer = succeed(&self.revert_words())?;
+        let had_one = |process: &Value| {
+            process["patches"]
+                .as_array()
+                .is_some_and(|all| !all.is_empty())
+        };
+        figures(&answer, start, had_one)
     }
 
-    /// What an operator would type for [`Self::apply`].
+    /// What an operator types for [`Self::apply`].
     ///
     /// # Errors
     /// The server's program can't be read.
     pub fn apply_command(&self, object: &Path) -> Result<String> {
-        let build_id = build_id_of(self.program())?;
-        Ok(format!(
-            "for pid in {pid} $(pgrep -P {pid}); do\n    upatch apply --pid $pid --build-id {build_id} {}\ndone",
-            object.display(),
-            pid = self.pid()
-        ))
+        Ok(command(&self.apply_words(object)?))
     }
 
-    /// What an operator would type for [`Self::revert`].
+    /// What an operator types for [`Self::revert`].
     pub fn revert_command(&self) -> String {
-        format!(
-            "for pid in {pid} $(pgrep -P {pid}); do upatch revert --pid $pid; done",
-            pid = self.pid()
-        )
+        command(&self.revert_words())
     }
 
-    fn each(&self, mut act: impl FnMut(u32) -> Result<Step>) -> Result<Figures> {
-        let (start, mut figures) = (Instant::now(), Figures::default());
-        let mut one = |pid| -> Result<()> {
-            if let Step::Done(answer) = act(pid)? {
-                figures.processes += 1;
-                figures.longest_stop = figures.longest_stop.max(longest_stop(&answer));
-            }
-            Ok(())
-        };
-        one(self.pid())?;
-        for child in self.children()? {
-            one(child)?;
-        }
-        figures.took = start.elapsed();
-        Ok(figures)
+    fn apply_words(&self, object: &Path) -> Result<Vec<OsString>> {
+        let (pid, build_id) = (self.pid().to_string(), build_id_of(self.program())?);
+        let words = [
+            "apply",
+            "--pid",
+            &pid,
+            "--children",
+            "--build-id",
+            &build_id,
+        ];
+        let words = words.iter().map(OsString::from);
+        Ok(words.chain([object.into()]).collect())
+    }
+
+    fn revert_words(&self) -> Vec<OsString> {
+        let pid = self.pid().to_string();
+        ["revert", "--pid", &pid, "--children"]
+            .map(OsString::from)
+            .to_vec()
     }
 }
 
-/// `apply` says it at the top, `revert` for each patch.
-fn longest_stop(answer: &Value) -> Duration {
-    let patches = answer["patches"].as_array().into_iter().flatten();
-    let micros = std::iter::once(answer).chain(patches);
-    let micros = micros.filter_map(|part| part["longest_stop_us"].as_f64());
-    Duration::from_secs_f64(micros.fold(0.0, f64::max) / 1e6)
+fn command(words: &[OsString]) -> String {
+    let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+    format!("upatch {}", words.join(" "))
 }
 
-fn step(args: &[OsString], pid: u32) -> Result<Step> {
-    let (code, answer) = run_json(args)?;
-    if code == 0 {
-        return Ok(Step::Done(answer));
-    }
-    let message = answer["error"]["message"].as_str().unwrap_or_default();
-    if message.contains("is applied at") {
-        return Ok(Step::WasSo);
-    }
-    let deadline = Instant::now() + PATIENCE / 4;
-    while Instant::now() < deadline {
-        if has_ended(pid) {
-            return Ok(Step::Gone);
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-    bail!("{args:?} exited with {code}: {answer:#}")
+fn figures(answer: &Value, start: Instant, counts: impl Fn(&Value) -> bool) -> Result<Figures> {
+    let took = start.elapsed();
+    let processes = answer["processes"]
+        .as_array()
+        .context("no processes in the answer")?;
+    Ok(Figures {
+        processes: processes.iter().filter(|process| counts(process)).count(),
+        longest_stop: Duration::from_secs_f64(longest_stop(answer) / 1e6),
+        took,
+    })
 }
 
-/// Also when its parent hasn't asked for its end yet.
-fn has_ended(pid: u32) -> bool {
-    // pid (name) state …: proc_pid_stat(5)
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let state = stat
-        .rsplit_once(") ")
-        .and_then(|(_, rest)| rest.chars().next());
-    matches!(state, None | Some('Z' | 'X'))
+/// The greatest `longest_stop_us` of all processes and patches.
+fn longest_stop(answer: &Value) -> f64 {
+    let parts: Box<dyn Iterator<Item = &Value>> = match answer {
+        Value::Object(fields) => Box::new(fields.values()),
+        Value::Array(parts) => Box::new(parts.iter()),
+        _ => return 0.0,
+    };
+    let own = answer["longest_stop_us"].as_f64().unwrap_or_default();
+    parts.map(longest_stop).fold(own, f64::max)
 }
