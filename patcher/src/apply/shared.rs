@@ -5,10 +5,12 @@
 
 use std::os::fd::BorrowedFd;
 
+use upatch_trampolines::Avma;
+
 use super::{ApplyError, Plan};
 use crate::kernel::{self, Attached, AttachedInfo};
-use crate::patching::arena::common_address;
-use crate::patching::{Arena, Backend, FoundState, PrepareError, inspect};
+use crate::patching::arena::{common_address, is_free};
+use crate::patching::{Arena, Backend, FoundState, Inventory, PrepareError, inspect};
 use crate::process::Process;
 
 /// An arena, and kernel programs that run and write it.
@@ -41,11 +43,7 @@ impl Shared {
                 Arena::memfd(&plan.id, content.len, &content.initial, None)?
             }
             backend => {
-                let retired = match processes {
-                    [one] => retired(one, plan)?,
-                    _ => None,
-                };
-                let free = match retired {
+                let free = match retired(processes, plan, content.len)? {
                     Some(at) => Some(at),
                     None => common_address(processes, content.len)?,
                 };
@@ -88,20 +86,38 @@ impl Shared {
     }
 }
 
-/// The address at which a retired image of the same patch expects its arena: there it can serve again.
-fn retired(
-    process: &Process,
-    plan: &Plan<'_>,
-) -> Result<Option<upatch_trampolines::Avma>, ApplyError> {
-    let inventory = inspect(process)?;
-    let same = inventory
-        .found
-        .iter()
-        .filter(|found| found.state == FoundState::Retired && found.id == plan.id)
-        .find(|found| {
-            found
+/// An address at which retired images of the same patch expect their arena, if it suits all processes: there they can serve
+/// again. Elsewhere each apply would leave one more image behind.
+fn retired(processes: &[&Process], plan: &Plan<'_>, len: u64) -> Result<Option<Avma>, ApplyError> {
+    let mut expected: Vec<(&Process, Vec<Avma>)> = Vec::new();
+    for process in processes {
+        match inspect(process) {
+            Ok(inventory) => expected.push((process, arenas_of(&inventory, plan))),
+            // The only one: its error is the answer. Of several, one that ended meanwhile fails by itself, later.
+            Err(error) if processes.len() == 1 => return Err(error.into()),
+            Err(_) => {}
+        }
+    }
+    let mut candidates: Vec<Avma> = expected.iter().flat_map(|(_, own)| own.clone()).collect();
+    candidates.sort_unstable();
+    candidates.dedup();
+    let suits = |at: &Avma| {
+        let mut all = expected.iter();
+        all.all(|(process, own)| own.contains(at) || is_free(process, *at, len))
+    };
+    Ok(candidates.into_iter().find(suits))
+}
+
+/// Where the retired images of this patch in one process have their arenas.
+fn arenas_of(inventory: &Inventory, plan: &Plan<'_>) -> Vec<Avma> {
+    let found = inventory.found.iter();
+    let same = found.filter(|found| {
+        found.state == FoundState::Retired
+            && found.id == plan.id
+            && found
                 .record()
                 .is_some_and(|record| record.backend == plan.backend)
-        });
-    Ok(same.and_then(|found| Some(found.arena()?.start)))
+    });
+    same.filter_map(|found| Some(found.arena()?.start))
+        .collect()
 }

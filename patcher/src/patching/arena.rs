@@ -266,25 +266,36 @@ impl Arena {
     }
 }
 
-/// An address that is free for an arena of `len` bytes in all these processes.
+/// An address that is free for an arena of `len` bytes in all these processes; those that have ended meanwhile don't count.
 ///
 /// # Errors
-/// One of them can't be looked at.
+/// None of them can be looked at.
 pub fn common_address(processes: &[&Process], len: u64) -> Result<Option<Avma>, ProcessError> {
-    let [first, others @ ..] = processes else {
-        return Ok(None);
-    };
-    let others: Vec<_> = others
-        .iter()
-        .map(|process| process.maps())
-        .collect::<Result<_, _>>()?;
+    let looked: Vec<_> = processes.iter().map(|process| process.maps()).collect();
+    if looked.iter().all(Result::is_err) {
+        return looked
+            .into_iter()
+            .next()
+            .map_or(Ok(None), |first| first.map(|_| None));
+    }
+    let maps: Vec<_> = looked.into_iter().flatten().collect();
     let free = |at: &Avma| {
         let range = AvmaRange::new(*at, gap::pages(len));
-        others
-            .iter()
+        maps.iter()
             .all(|maps| maps.overlapping(range).next().is_none())
     };
-    Ok(gap::aligned(&first.maps()?, len).into_iter().find(free))
+    let first = maps
+        .first()
+        .map_or_else(Vec::new, |first| gap::aligned(first, len));
+    Ok(first.into_iter().find(free))
+}
+
+/// Could an arena of `len` bytes be mapped at `at`?
+pub fn is_free(process: &Process, at: Avma, len: u64) -> bool {
+    let range = AvmaRange::new(at, gap::pages(len));
+    process
+        .maps()
+        .is_ok_and(|maps| maps.overlapping(range).next().is_none())
 }
 
 fn too_large() -> std::io::Error {
