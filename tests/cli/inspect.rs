@@ -92,7 +92,7 @@ fn process() -> Result<()> {
         before.to_string().contains("displaced instructions"),
         "{before:#}"
     );
-    scene.unharmed()?;
+    scene.untouched()?;
     scene.refused(&["inspect"], 4, &["no patches", "upatch status"])?;
 
     let applied = scene.apply()?;
@@ -130,7 +130,7 @@ fn process() -> Result<()> {
     ensure!(slots(&both["programs"][0]) == slots(planned), "{both:#}");
     scene.refused(&["inspect", "--patch", "12345678"], 4, &["12345678"])?;
     scene.done(&["revert"])?;
-    scene.unharmed()
+    scene.untouched()
 }
 
 /// Somebody changed an instruction of the image: said, and shown as it is.
@@ -169,7 +169,7 @@ fn changed_memory() -> Result<()> {
     memory.write_all_at(&byte, image)?;
     ensure!(scene.done(&arguments)?["programs"][0]["same_as_object"] == true);
     scene.done(&["revert"])?;
-    scene.unharmed()
+    scene.untouched()
 }
 
 /// No line is longer than the terminal is wide, whatever that is.

@@ -7,6 +7,7 @@ mod inspect;
 mod kernel;
 mod many;
 mod objects;
+mod refusals;
 mod rehearsal;
 mod run;
 mod several;
@@ -56,6 +57,7 @@ fn main() {
     trials.extend(several::trials());
     trials.extend(many::trials());
     trials.extend(run::trials());
+    trials.extend(refusals::trials());
     trials.extend(rehearsal::trials());
     trials.extend(tools::trials());
     trials.extend(inspect::trials());
@@ -69,6 +71,7 @@ struct Scene {
     patch: PathBuf,
     folder: tempfile::TempDir,
     maps: String,
+    text: Vec<u8>,
     descriptors: usize,
 }
 
@@ -92,6 +95,7 @@ impl Scene {
             patch,
             folder,
             maps: String::new(),
+            text: Vec::new(),
             descriptors: 0,
         };
         // The refusal without a build-id lists those there are.
@@ -110,6 +114,7 @@ impl Scene {
             "no build-id is listed: {refused:#}"
         );
         (scene.maps, scene.descriptors) = (scene.maps()?, scene.descriptors()?);
+        scene.text = scene.text()?;
         Ok(scene)
     }
 
@@ -173,6 +178,35 @@ impl Scene {
             "descriptors stay open in the victim"
         );
         Ok(())
+    }
+
+    /// Unharmed, and every byte of its code is as before. (Where an upatch was killed that need not be: what it wrote into
+    /// the unused tail of a page may stay until the next one takes it over.)
+    fn untouched(&mut self) -> Result<()> {
+        ensure!(self.text()? == self.text, "the victim's code differs");
+        self.unharmed()
+    }
+
+    /// All executable bytes of its files: program, libraries, linker.
+    fn text(&self) -> Result<Vec<u8>> {
+        use std::os::unix::fs::FileExt;
+        let maps = std::fs::read_to_string(format!("/proc/{}/maps", self.pid()))?;
+        let memory = std::fs::File::open(format!("/proc/{}/mem", self.pid()))?;
+        let mut text = Vec::new();
+        for line in maps
+            .lines()
+            .filter(|line| line.contains(" r-xp ") && line.contains(" /"))
+        {
+            let (range, _) = line.split_once(' ').context("a line without a range")?;
+            let (start, end) = range.split_once('-').context("not a range")?;
+            let start = u64::from_str_radix(start, 16)?;
+            let len = u64::from_str_radix(end, 16)? - start;
+            let mut bytes = vec![0; usize::try_from(len)?];
+            memory.read_exact_at(&mut bytes, start)?;
+            text.extend(bytes);
+        }
+        ensure!(text.len() > 4096, "no text in {maps}");
+        Ok(text)
     }
 
     fn maps(&self) -> Result<String> {

@@ -104,7 +104,7 @@ fn doctor() -> Result<()> {
             "{topic}: {report:#}"
         );
     }
-    scene.unharmed()?;
+    scene.untouched()?;
 
     let filtered = Scene::new(&["seccomp"])?;
     let report = filtered.done(&["doctor"])?;

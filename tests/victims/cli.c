@@ -1,9 +1,10 @@
 /* A victim for the command line's tests: answers each line on standard input with one line; after an `f` a forked child
- * answers. `cli seccomp` installs a filter first that allows everything. */
+ * answers, after an `m` a page is mapped at that address. `cli seccomp` installs a filter first that allows everything. */
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -17,6 +18,16 @@ __attribute__((noinline)) int work(int x)
 	for (int i = 0; i < x % 10; i++)
 		sum += i * base;
 	return sum + x * 2;
+}
+
+/* Jumps back to its second instruction: no room for a jump at its entry. */
+__asm__(".globl tight\n.type tight, @function\ntight:\n\txorl %eax, %eax\n1:\tincl %eax\n\tdecl %edi\n\tjnz 1b\n\tret\n.size tight, .-tight\n");
+int tight(int x);
+
+static void *occupy(const char *address)
+{
+	return mmap((void *)strtoul(address, NULL, 16), 4096, PROT_READ | PROT_WRITE,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
 }
 
 static void filter(void)
@@ -40,6 +51,10 @@ int main(int count, char **words)
 	while (fgets(line, sizeof(line), stdin)) {
 		pid_t child;
 
+		if (line[0] == 'm') {
+			printf("%d\n", occupy(line + 1) == MAP_FAILED ? -1 : tight(1));
+			continue;
+		}
 		if (line[0] != 'f') {
 			printf("%d\n", work(atoi(line)));
 			continue;

@@ -352,7 +352,7 @@ pub(crate) struct SceneArgs {
     #[arg(long, value_name = "ADDRESS=BYTES")]
     pub mem: Vec<String>,
     /// What a function of the program returns, call by call; the last result repeats; repeatable.
-    #[arg(long = "extern", value_name = "NAME=RESULT[,RESULT…]")]
+    #[arg(long = "extern", value_name = "NAME=RESULT[,RESULT...]")]
     pub externs: Vec<String>,
     /// Set a rule before the patch runs, as `rules set` does; repeatable.
     #[arg(long, value_name = "PATH=VALUE")]

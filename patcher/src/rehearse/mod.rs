@@ -247,7 +247,8 @@ mod tests {
             arguments: vec![Some(1)],
             result: 2,
         };
-        let changes: [(&str, fn(&mut Outcome)); 5] = [
+        type Change = fn(&mut Outcome);
+        let changes: [(&str, Change); 5] = [
             ("continues", |other| other.returned = true),
             ("rdi is 0x1 and 0x2", |other| other.gpr[7] = 2),
             ("byte 0xf", |other| other.arena[15] = 1),

@@ -61,7 +61,7 @@ pub struct BuildIdPrefix(String);
 
 /// A text that can't be the beginning of a build-id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{given:?} is no build-id: 8 to 128 hex digits are needed")]
+#[error("`{}` is no build-id: 8 to 128 hex digits are needed", .given.escape_debug())]
 pub struct BadBuildId {
     /// What was given.
     pub given: String,

@@ -149,7 +149,7 @@ pub enum ResolveError {
         found: Vec<ModuleId>,
     },
     /// No module has this name.
-    #[error("no module is called {name:?}; the process has{}", Lines(.found))]
+    #[error("no module is called `{}`; the process has{}", .name.escape_debug(), Lines(.found))]
     ModuleNotFound {
         /// What was asked for.
         name: String,
@@ -157,7 +157,7 @@ pub enum ResolveError {
         found: Vec<ModuleId>,
     },
     /// The module exists but has another build-id.
-    #[error("module {name:?} doesn't have build-id {}; it is{}{}", wanted_text(.wanted), Lines(.named), elsewhere(.others))]
+    #[error("module `{}` doesn't have build-id {}; it is{}{}", .name.escape_debug(), wanted_text(.wanted), Lines(.named), elsewhere(.others))]
     ModuleMismatch {
         /// The module that was named.
         name: String,
@@ -192,7 +192,7 @@ pub enum ResolveError {
         memory: Option<BuildId>,
     },
     /// No such function.
-    #[error("{module}: no function {name:?}{}", names_text("; similar: ", .similar))]
+    #[error("{module}: no function `{}`{}", .name.escape_debug(), names_text("; similar: ", .similar))]
     FunctionNotFound {
         /// Which module.
         module: PathBuf,
@@ -204,7 +204,7 @@ pub enum ResolveError {
         defined_in: Vec<PathBuf>,
     },
     /// Several definitions of one name.
-    #[error("{module}: {name:?} has {} definitions{}", .definitions.len(), Lines(.definitions))]
+    #[error("{module}: `{}` has {} definitions{}", .name.escape_debug(), .definitions.len(), Lines(.definitions))]
     FunctionAmbiguous {
         /// Which module.
         module: PathBuf,
@@ -215,7 +215,7 @@ pub enum ResolveError {
     },
     /// The symbol is a resolver that chooses among implementations.
     #[error(
-        "{module}: {name:?} is an IFUNC: a resolver that chooses the implementation at load time"
+        "{module}: `{}` is an IFUNC: a resolver that chooses the implementation at load time", .name.escape_debug()
     )]
     Ifunc {
         /// Which module.
@@ -228,7 +228,7 @@ pub enum ResolveError {
         candidates: Vec<String>,
     },
     /// Function and address were given and disagree.
-    #[error("{name:?} lies at {symbol}, not at {address}")]
+    #[error("`{}` lies at {symbol}, not at {address}", .name.escape_debug())]
     Contradiction {
         /// The function.
         name: String,
