@@ -392,8 +392,8 @@ fn own_pt_regs_get_our_offsets() {
 fn an_object_is_the_same_without_debug_sections() {
     // What llvm-strip -g leaves is all that is needed.
     let (report, bytes) =
-        build_case(&case("accept/everything.c"), &crate::damaged::STRIPPABLE).unwrap();
-    let stripped = crate::damaged::stripped(&bytes);
+        build_case(&case("accept/everything.c"), &upatch_tests::c::STRIPPABLE).unwrap();
+    let stripped = upatch_tests::c::stripped(&bytes);
     let object = PatchObject::parse(&stripped).unwrap();
     assert_eq!(object.programs(), report.object.programs());
     assert_eq!(object.arena(), report.object.arena());

@@ -2,44 +2,13 @@
 
 use std::time::Duration;
 
-use upatch_tests::object_fuzz::{Report, exercise, input, peak_memory};
+use upatch_tests::object_fuzz::{Report, exercise, input, own_objects, peak_memory};
 
-use crate::{build_case, case, cases, is_possible};
-
-/// For [`stripped`]: without the section type of LLVM's own that the library can't copy.
-pub(crate) const STRIPPABLE: [&str; 1] = ["-fno-addrsig"];
-
-/// The object without debug sections, as `llvm-strip -g` leaves it.
-pub(crate) fn stripped(bytes: &[u8]) -> Vec<u8> {
-    let mut builder = object::build::elf::Builder::read(bytes).expect("clang writes ELF");
-    let is_debug = |name: &[u8]| name.starts_with(b".debug_") || name.starts_with(b".rel.debug_");
-    for section in &mut builder.sections {
-        section.delete = is_debug(&section.name);
-    }
-    builder.delete_orphans();
-    // clang keeps all names in .strtab; the library wants those of sections apart.
-    let names = builder.sections.add();
-    names.name = b".shstrtab"[..].into();
-    names.sh_type = object::elf::SHT_STRTAB;
-    names.data = object::build::elf::SectionData::SectionString;
-    let mut stripped = Vec::new();
-    builder
-        .write(&mut stripped)
-        .expect("what was read can be written");
-    assert!(stripped.len() < bytes.len(), "clang writes debug sections");
-    stripped
-}
+use crate::{build_case, case};
 
 #[test]
 fn two_hundred_thousand_damaged_objects() {
-    let mut seeds = Vec::new();
-    for source in cases("accept").into_iter().chain(cases("libbpf")) {
-        if is_possible("objects::two_hundred_thousand_damaged_objects", &source) {
-            let (_, bytes) = build_case(&source, &STRIPPABLE).unwrap();
-            // Debug sections are not looked at: without them more of the damage hits.
-            seeds.push(stripped(&bytes));
-        }
-    }
+    let seeds = own_objects("objects::two_hundred_thousand_damaged_objects");
     let before = peak_memory().unwrap();
     let total = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..2)

@@ -54,3 +54,31 @@ pub fn build_source(
     let bytes = std::fs::read(&output).unwrap_or_else(|error| panic!("the object: {error}"));
     Ok((report, bytes))
 }
+
+/// For [`stripped`]: without the section type of LLVM's own that the library can't copy.
+pub const STRIPPABLE: [&str; 1] = ["-fno-addrsig"];
+
+/// The object without debug sections, as `llvm-strip -g` leaves it.
+///
+/// # Panics
+/// If it is no object of clang's with debug sections.
+pub fn stripped(bytes: &[u8]) -> Vec<u8> {
+    let mut builder = object::build::elf::Builder::read(bytes)
+        .unwrap_or_else(|error| panic!("clang writes ELF: {error}"));
+    let is_debug = |name: &[u8]| name.starts_with(b".debug_") || name.starts_with(b".rel.debug_");
+    for section in &mut builder.sections {
+        section.delete = is_debug(&section.name);
+    }
+    builder.delete_orphans();
+    // clang keeps all names in .strtab; the library wants those of sections apart.
+    let names = builder.sections.add();
+    names.name = b".shstrtab"[..].into();
+    names.sh_type = object::elf::SHT_STRTAB;
+    names.data = object::build::elf::SectionData::SectionString;
+    let mut stripped = Vec::new();
+    builder
+        .write(&mut stripped)
+        .unwrap_or_else(|error| panic!("what was read can be written: {error}"));
+    assert!(stripped.len() < bytes.len(), "clang writes debug sections");
+    stripped
+}

@@ -3,9 +3,12 @@
 //! Inputs are real objects with bytes changed, cut, repeated or exchanged, and plain noise; all from a seed, so that a
 //! finding can be repeated.
 
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use upatch::object::{PatchObject, link, render};
+
+use crate::c::{STRIPPABLE, build_source, is_possible, stripped};
 
 /// What a run did.
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,6 +48,33 @@ impl Random {
     pub fn below(&mut self, limit: usize) -> usize {
         (self.bits() % limit.max(1) as u64) as usize
     }
+}
+
+/// What is damaged: the objects of the accepted cases, compiled here. Cases that can't be compiled here are noted as left
+/// out of `test`.
+///
+/// # Panics
+/// If a case is not accepted, or the cases can't be read.
+pub fn own_objects(test: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("cases/objects");
+    let mut sources: Vec<PathBuf> = ["accept", "libbpf"]
+        .iter()
+        .flat_map(|kind| {
+            let entries = std::fs::read_dir(folder.join(kind));
+            entries.unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+        })
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "c"))
+        .collect();
+    sources.sort();
+    sources.retain(|source| is_possible(test, source));
+    let objects = sources.iter().map(|source| {
+        let (_, bytes) = build_source(source, &STRIPPABLE)
+            .unwrap_or_else(|error| panic!("{}: {error}", source.display()));
+        // Debug sections are not looked at: without them more of the damage hits.
+        stripped(&bytes)
+    });
+    objects.collect()
 }
 
 /// The input of this number and seed.

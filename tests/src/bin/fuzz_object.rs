@@ -1,4 +1,5 @@
-//! Damages patch objects for a while: `fuzz_object --seconds N --seed S OBJECT…`; with `--input I` only that input, once.
+//! Damages patch objects for a while: `fuzz_object --seconds N --seed S [OBJECT…]`; with `--input I` only that input, once.
+//! Without objects it damages those of the accepted cases.
 //!
 //! Exit code 0 and a line of figures, or the panic of the first finding with the number of its input.
 
@@ -6,12 +7,12 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use upatch_tests::object_fuzz::{Report, exercise, input, peak_memory};
+use upatch_tests::object_fuzz::{Report, exercise, input, own_objects, peak_memory};
 
 /// Longest time for one input of a few kilobytes.
-const SLOWEST: Duration = Duration::from_secs(2);
+const SLOWEST: Duration = Duration::from_secs(1);
 /// Most memory.
-const MEMORY: u64 = 512 << 20;
+const MEMORY: u64 = 64 << 20;
 
 fn main() -> ExitCode {
     match run() {
@@ -40,7 +41,9 @@ fn run() -> anyhow::Result<()> {
             }
         }
     }
-    anyhow::ensure!(!files.is_empty(), "no object to damage");
+    if files.is_empty() {
+        files = own_objects("fuzz_object");
+    }
     let end = Instant::now() + Duration::from_secs(seconds);
     let mut report = Report::default();
     if let Some(number) = only {
