@@ -5,13 +5,15 @@
 //! that every mount and process in there ends with it.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::Command;
-use std::time::Duration;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
-use crate::process::{is_root, output, succeed};
+use crate::process::{is_root, output, succeed, wait};
 use crate::{provision, repository, target_folder};
 
 /// To build the system, from a mirror that answers.
@@ -40,7 +42,9 @@ if [ "$5" != 0 ]; then
     chown -R "$5:$5" "$1/opt/cargo-$4" "$1/src-$4"
 fi
 exec chroot --userspec="$5:$5" "$1" env -i PATH=/opt/rust/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME="$home" \
-    CARGO_HOME="/opt/cargo-$4" UPATCH_STRICT=1 sh -c "cd /src-$4 && for task in $6; do cargo xtask \$task || exit; done"
+    CARGO_HOME="/opt/cargo-$4" UPATCH_STRICT=1 \
+    sh -c "cd /src-$4 || exit; failed=; for task in $6; do cargo xtask \$task || failed=\"\$failed \$task\"; done
+           [ -z \"\$failed\" ] || { echo \"failed:\$failed\"; exit 1; }"
 "#;
 
 /// Builds the system and runs the named tasks in it, or demo and test.
@@ -57,6 +61,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     make(&system)?;
     let (_, sysroot) = output(Command::new("rustc").args(["--print", "sysroot"]))?;
     let registry = cargo_registry()?;
+    let mut reports = Vec::new();
     for (user, id) in USERS {
         let clone = system.join(format!("src-{user}"));
         if clone.exists() {
@@ -82,8 +87,63 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
             .arg(&system)
             .arg(sysroot.trim())
             .arg(&registry);
-        succeed(enter.args([user, &id.to_string(), &tasks]), LIMIT)?;
+        let started = Instant::now();
+        let (ended, lines) = watched(enter.args([user, &id.to_string(), &tasks]))?;
+        reports.push((user, started.elapsed().as_secs(), ended, lines));
     }
+    summarise(&reports)
+}
+
+/// Runs the tasks of one user, shows what they print, and keeps the lines that tell how it went.
+fn watched(command: &mut Command) -> Result<(Result<()>, Vec<String>)> {
+    let mut child = command.stdout(Stdio::piped()).spawn()?;
+    let stdout = child.stdout.take().context("no pipe from the tasks")?;
+    let reader = thread::spawn(move || {
+        let mut kept = Vec::new();
+        for line in BufReader::new(stdout).split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line).into_owned();
+            println!("{line}");
+            if is_telling(&line) {
+                kept.push(line);
+            }
+        }
+        kept
+    });
+    let ended = match wait(child, LIMIT) {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(anyhow::anyhow!("{status}")),
+        Err(error) => Err(error),
+    };
+    let Ok(lines) = reader.join() else {
+        bail!("reading the output of the tasks")
+    };
+    Ok((ended, lines))
+}
+
+/// Counts, tests that failed or were left out, tasks that failed.
+fn is_telling(line: &str) -> bool {
+    ["ran ", "skipped: ", "failed:"]
+        .iter()
+        .any(|start| line.starts_with(start))
+        || (line.starts_with("test ") && line.ends_with("FAILED"))
+}
+
+/// What came of it, for each user.
+fn summarise(reports: &[(&str, u64, Result<()>, Vec<String>)]) -> Result<()> {
+    for (user, seconds, ended, lines) in reports {
+        let word = match ended {
+            Ok(()) => "passed".to_owned(),
+            Err(error) => format!("failed ({error:#})"),
+        };
+        println!("\n== as {user}: {word} after {seconds} s");
+        for line in lines {
+            println!("   {line}");
+        }
+    }
+    ensure!(
+        reports.iter().all(|(_, _, ended, _)| ended.is_ok()),
+        "not everything passed in the fresh system"
+    );
     Ok(())
 }
 
@@ -112,4 +172,24 @@ fn cargo_registry() -> Result<std::path::PathBuf> {
     Ok(home
         .context("neither CARGO_HOME nor HOME is set")?
         .join("registry"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_telling;
+
+    #[test]
+    fn counts_skips_and_failures_are_told() {
+        for line in [
+            "ran 812, skipped 3",
+            "skipped: live::uprobe: needs CAP_BPF",
+            "failed: test",
+            "test live::memcached ... FAILED",
+        ] {
+            assert!(is_telling(line), "{line}");
+        }
+        for line in ["running 3 tests", "test live::memcached ... ok", ""] {
+            assert!(!is_telling(line), "{line}");
+        }
+    }
 }
