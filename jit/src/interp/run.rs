@@ -298,7 +298,14 @@ impl<'p, 'h> Run<'p, 'h> {
         let proven = self.machine.facts.access.get(at.index()).copied();
         match proven.flatten() {
             None => Err(Fault::Unreachable { at }),
-            Some(Access::ArenaMasked) => Ok(confine(self.arena.0, self.arena.1, addr)),
+            Some(Access::ArenaMasked) => {
+                let confined = confine(self.arena.0, self.arena.1, addr);
+                // Atomics go to a multiple of their size.
+                Ok(match self.machine.program.insns().get(at.index()) {
+                    Some(Insn::Atomic { size, .. }) => confined & !(u64::from(size.bytes()) - 1),
+                    _ => confined,
+                })
+            }
             Some(proven @ Access::Ctx { offset }) => {
                 if addr == CTX_BASE + u64::from(offset) {
                     Ok(addr)

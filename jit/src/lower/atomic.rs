@@ -26,7 +26,7 @@ impl Lower<'_> {
         src: Reg,
     ) {
         let width = width_of(size);
-        let mem = self.place(at, base, off);
+        let mem = self.atomic_place(at, base, off, size);
         let src = self.source(src);
         match op {
             AtomicOp::Add { fetch: false } => self.asm.lock_arith_mr(Arith::Add, width, mem, src),

@@ -16,7 +16,7 @@ impl Lower<'_> {
         match self.access(at) {
             Some(Access::ArenaMasked) if base != Reg::R10 => {
                 let pointer = Mem::at(self.regs.host(base), off.into());
-                self.confine(pointer);
+                self.confine(pointer, Size::B);
                 Mem::at(self.regs.address, 0)
             }
             Some(Access::ArenaMasked | Access::Plain | Access::Ctx { .. }) | None => {
@@ -25,12 +25,24 @@ impl Lower<'_> {
         }
     }
 
-    /// address = arena + (pointer & (window - 1)). The window is a power of two of at most 4 GiB, so that the lower half
+    /// The same for an atomic of this size. A confined address is rounded down to a multiple of it: a locked access across two
+    /// cache lines halts all processors, and many kernels throttle or kill who makes one.
+    pub(super) fn atomic_place(&mut self, at: usize, base: Reg, off: i16, size: Size) -> Mem {
+        if self.access(at) == Some(Access::ArenaMasked) && base != Reg::R10 {
+            let pointer = Mem::at(self.regs.host(base), off.into());
+            self.confine(pointer, size);
+            return Mem::at(self.regs.address, 0);
+        }
+        self.place(at, base, off)
+    }
+
+    /// address = arena + (pointer & (window - 1)), rounded down to a multiple of `align`. The window is a power of two of at most 4 GiB, so that the lower half
     /// of the sum is enough; an access at its last byte runs into the slack page behind it.
-    fn confine(&mut self, pointer: Mem) {
+    fn confine(&mut self, pointer: Mem, align: Size) {
         let (address, value) = (self.regs.address, self.regs.value);
         self.asm.lea(W32, address, pointer);
-        if let Ok(mask) = u32::try_from(self.window.saturating_sub(1))
+        let aligned = !(u64::from(align.bytes()) - 1);
+        if let Ok(mask) = u32::try_from(self.window.saturating_sub(1) & aligned)
             && mask != u32::MAX
         {
             self.asm

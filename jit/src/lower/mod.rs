@@ -264,8 +264,12 @@ impl Lower<'_> {
                 off,
                 imm,
             } => {
-                let mem = self.place(at, base, off);
                 let width = atomic::width_of(size);
+                let mem = if locked {
+                    self.atomic_place(at, base, off, size)
+                } else {
+                    self.place(at, base, off)
+                };
                 if locked {
                     self.asm.lock_arith_mi(op, width, mem, imm);
                 } else {

@@ -143,7 +143,7 @@ fn arithmetic(
     };
     let right = match src {
         Operand::Reg(reg) => state.reg(reg),
-        Operand::Imm(_) => Value::ANY,
+        Operand::Imm(imm) => Value::constant(i64::from(imm) as u64),
     };
     if left.as_number().is_some() && right.as_number().is_some() {
         return Ok(());
