@@ -130,6 +130,15 @@ fn stripped_by_address() {
         check(&victim, &labelled, start, size, Source::File).function(),
         Some("work")
     );
+    // What lies inside of it is not what the label names.
+    let inside = (1..size).find_map(|into| {
+        let query = TargetQuery {
+            address: Some(Svma(start + into)),
+            ..by_name.clone()
+        };
+        resolve(&victim, &query).ok()
+    });
+    assert_eq!(inside.unwrap().function(), None);
     // Outside of every frame, outside of code, inside an instruction.
     let at = |address| TargetQuery {
         address: Some(Svma(address)),

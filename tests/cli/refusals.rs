@@ -89,7 +89,7 @@ fn unknown_function() -> Result<()> {
         Some(&process(&scene)),
         &format!("{}: no function `nosuch`", program.display()),
         Some(
-            "a stripped binary has no names: pass --offset with the function's address in the file",
+            "a stripped binary has no names: give the function's address, as `objdump -d` prints it, by --offset or in the section, NAME@0xADDRESS",
         ),
     )?;
     scene.untouched()

@@ -521,7 +521,7 @@ fn info_of(
     let function = site
         .function()
         .map(str::to_owned)
-        .or(named)
+        .or(named.filter(|_| into == program.target.as_ref().map_or(0, |target| target.offset)))
         .unwrap_or_else(|| format!("{:#x}", site.svma().0.wrapping_sub(into)));
     PatchInfo {
         object: request.object_name.to_owned(),

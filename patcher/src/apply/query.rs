@@ -103,7 +103,22 @@ pub fn query(
         query.function = Some(function.to_owned());
         query.offset = 0;
     }
+    if let Some((name, address)) = query.function.as_deref().and_then(split_address) {
+        query.address = query.address.or(Some(Svma(address)));
+        query.function = name;
+    }
     Ok(query)
+}
+
+/// Functions of stripped programs: `0xa790`, or `NAME@0xa790` with a name to call it by. A symbol's version is no number.
+fn split_address(function: &str) -> Option<(Option<String>, u64)> {
+    let (name, address) = match function.rsplit_once('@') {
+        Some((name, address)) => (Some(name).filter(|name| !name.is_empty()), address),
+        None => (None, function),
+    };
+    let digits = address.strip_prefix("0x")?;
+    let address = u64::from_str_radix(digits, 16).ok()?;
+    Some((name.map(str::to_owned), address))
 }
 
 /// Does the name end in `+NUMBER`, which only a section may say (it decides what the program may do)?
@@ -117,4 +132,31 @@ fn is_offset(function: &str) -> bool {
     digits
         .strip_prefix("0x")
         .map_or_else(|| number(digits, 10), |digits| number(digits, 16))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::split_address;
+
+    #[test]
+    fn addresses_and_versions_are_told_apart() {
+        let named = |name: &str, address| Some((Some(name.to_owned()), address));
+        assert_eq!(split_address("0xa790"), Some((None, 0xa790)));
+        assert_eq!(split_address("@0xa790"), Some((None, 0xa790)));
+        assert_eq!(split_address("realtime@0xa790"), named("realtime", 0xa790));
+        assert_eq!(split_address("f@V_1@0x10"), named("f@V_1", 0x10));
+        for name in [
+            "realtime",
+            "f@GLIBC_2.2.5",
+            "f@@V_1",
+            "0x",
+            "f@0x",
+            "f@a790",
+            "a790",
+            "0xffffffffffffffffff",
+            "@",
+        ] {
+            assert_eq!(split_address(name), None, "{name}");
+        }
+    }
 }

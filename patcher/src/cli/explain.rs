@@ -144,7 +144,7 @@ impl From<ApplyError> for Failure {
             ApplyError::Snapshot(error) => error.into(),
             ApplyError::Resolve(error) => error.into(),
             ApplyError::OverrideOfSeveral { .. } => Self::new(Exit::Usage, message)
-                .hint("name the places in the sections: SEC(\"upatch/MODULE:FUNCTION\")"),
+                .hint("name the places in the sections: SEC(\"upatch/MODULE:FUNCTION\"), in stripped programs SEC(\"upatch/MODULE:NAME@0xADDRESS\")"),
             ApplyError::TooManySites { .. } => Self::new(Exit::Object, message).hint("make several objects of it"),
             ApplyError::SitesOverlap { .. } => {
                 Self::new(Exit::Refused, message).hint("merge the two programs, or patch a place further away")

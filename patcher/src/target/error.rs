@@ -418,7 +418,7 @@ impl ResolveError {
                 "check the spelling; a function without a name is given by --offset with its address in the file".to_owned()
             }
             Self::FunctionNotFound { .. } => {
-                "a stripped binary has no names: pass --offset with the function's address in the file".to_owned()
+                "a stripped binary has no names: give the function's address, as `objdump -d` prints it, by --offset or in the section, NAME@0xADDRESS".to_owned()
             }
             Self::FunctionAmbiguous { definitions, .. } if definitions.iter().any(|one| !one.versions.is_empty()) => {
                 "choose one by NAME@VERSION, or by --offset".to_owned()

@@ -301,6 +301,8 @@ impl TargetImage {
                 })
             }
             Err(error) if error.failure() == Failure::System => Err(error),
+            // It names what begins at the address, not what the address happens to lie in.
+            Ok(_) | Err(_) if at != function.start => Ok(function),
             Ok(_) | Err(_) => Ok(Function {
                 name: Some(name.to_owned()),
                 ..function
