@@ -6,6 +6,12 @@ use super::elf::ElfError;
 use super::externs::ExternError;
 use super::target::TargetError;
 
+/// What patches ask of a C library that they don't have; clang makes calls of some of it by itself.
+const LIBC: [&str; 10] = [
+    "memcmp", "memcpy", "memmove", "memset", "strcmp", "strncmp", "strlen", "strchr", "strstr",
+    "printf",
+];
+
 /// Why an object is refused.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the message of each variant says it")]
@@ -96,9 +102,13 @@ impl ObjectError {
             Self::MisplacedVariable { spelling, .. } => format!("write `{spelling};`"),
             Self::Map { .. } => "count in UPATCH_COUNTER(type, name), look up in UPATCH_RULE(type, name)".to_owned(),
             Self::ArenaTooSmall { .. } => "raise max_entries (pages of 4096 bytes)".to_owned(),
-            Self::PointerInData { .. } => "fill it in the program, or use an index instead".to_owned(),
+            Self::PointerInData { .. } => "make it an array of arrays (`char names[][8]`), fill it in the program, or use an index instead".to_owned(),
             Self::Core(CoreError::Type { .. } | CoreError::Kind { .. }) => {
                 "read with bpf_probe_read_user and offsets of your own, without preserve_access_index".to_owned()
+            }
+            // Calls that clang makes itself, or of a patch that looks for the C library.
+            Self::Extern { error: ExternError::NotKsym, name } if LIBC.contains(&name.trim_start_matches("__builtin_")) => {
+                "a patch has no C library: compare with bpf_strncmp() or in a loop with a constant bound".to_owned()
             }
             Self::Extern { error: ExternError::NotKsym, name } => {
                 format!("declare `{name}` with __ksym if it is a function of the program, or define it")

@@ -211,11 +211,17 @@ pub(crate) fn memory(
 ) -> Result<Option<(Place, i64)>, Failure> {
     let pointer = state.reg(reg);
     let Value::Pointer(region, offset) = pointer else {
-        return Err(Failure::new(
+        let failure = Failure::new(
             describe::reg(reg),
             format!("{what} must point to memory of the patch: its stack or the arena"),
             rules.known(state, reg),
-        ));
+        );
+        return Err(match pointer {
+            Value::Number(..) => failure.hint(
+                "memory of the program is copied first: bpf_probe_read_user(), bpf_probe_read_user_str()",
+            ),
+            _ => failure,
+        });
     };
     if region == Region::Ctx {
         return Err(Failure::new(
