@@ -20,6 +20,12 @@
  * and <bpf/bpf_tracing.h>, included before or after. A vmlinux.h comes first, as it always must.
  *
  * A patch is compiled by clang 19 or newer: -target bpf -mcpu=v4 -O2 -g -std=gnu11 (or later).
+ *
+ * There is no C library in a patch: no strcmp, no malloc, no printf, and most headers of /usr/include don't compile for BPF. The kernel's
+ * do, so error numbers come from <linux/errno.h>; <stddef.h> works, the types of <stdint.h> and <stdbool.h> are here already.
+ * All functions of a patch together have a stack of 512 bytes. A larger buffer can be `static char __arena buffer[4096];`, given to
+ * helpers as `(void *)buffer`; all threads then share it. Plain global and static variables live in the arena as well:
+ * shared with forked children, and shown by `telemetry dump`, but only rules can be set.
  */
 #ifndef UPATCH_H
 #define UPATCH_H
@@ -133,17 +139,30 @@ enum upatch_verdict {
 	UPATCH_RETURN = 1,   /* the call ends here, its result is ctx's ax; only at a function's entry */
 };
 
-/* `return upatch_return(ctx, -14);` ends the call with this result: an integer of up to 64 bits or a pointer. */
-#define upatch_return(ctx, value) (upatch_regs(ctx)->ax = (unsigned long)(value), UPATCH_RETURN)
+/*
+ * `return upatch_return(ctx, -14);` ends the call with this result: an integer of up to 64 bits or a pointer. Without the
+ * `return` it would end nothing, so that is an error.
+ */
+#define upatch_return(ctx, value) (upatch_regs(ctx)->ax = (unsigned long)(value), __upatch_must_be_returned())
 /* For functions whose result takes rax and rdx: __int128, a struct of 9 to 16 bytes. */
 #define upatch_return2(ctx, low, high)						\
-	(upatch_regs(ctx)->ax = (unsigned long)(low), upatch_regs(ctx)->dx = (unsigned long)(high), UPATCH_RETURN)
+	(upatch_regs(ctx)->ax = (unsigned long)(low), upatch_regs(ctx)->dx = (unsigned long)(high),	\
+	 __upatch_must_be_returned())
 /* `return UPATCH_RETURN_VOID(ctx);` for functions without a result. */
 #define UPATCH_RETURN_VOID(ctx) upatch_return(ctx, 0)
 
+#pragma clang diagnostic error "-Wunused-result"
+static inline __attribute__((always_inline, unused, warn_unused_result)) enum upatch_verdict
+__upatch_must_be_returned(void)
+{
+	return UPATCH_RETURN;
+}
+
 /* --------------------------------------------------------------------------------------------------------------------
  * Where a patch goes: SEC("upatch/MODULE:FUNCTION") or SEC("upatch/MODULE:FUNCTION+OFFSET"), where MODULE is a soname,
- * a file name, a path, or `exe` for the main program.
+ * a file name, a path, or `exe` for the main program. A stripped program has no names for most of its functions: write the
+ * address instead, as `objdump -d` and `nm` print it, with a name of yours, SEC("upatch/exe:realtime@0xa790"), or bare,
+ * SEC("upatch/exe:0xa790"). It belongs to one build: see UPATCH_BUILD_ID.
  *
  * SEC("tcx/ingress"), SEC("tcx/egress") and SEC("tc") are programs for the kernel, in the same object: they use the same
  * arena variables and events, and are attached with the patch (`upatch apply --dev IFACE`). Their helpers, types and
@@ -163,7 +182,19 @@ enum upatch_verdict {
  * at most 6, integers, bool, enums and pointers. Each is cut to its C type. `ctx` is there too:
  *
  *	SEC("upatch/exe:set_expiry")
- *	int UPATCH(clamp, int key, long seconds) { ... }
+ *	int UPATCH(clamp, int key, long seconds)
+ *	{
+ *		if (seconds > 60)
+ *			PT_REGS_PARM2(ctx) = 60;
+ *		return UPATCH_CONTINUE;
+ *	}
+ *
+ * The parameters are copies: `seconds = 60;` changes nothing for the function, the register does (or upatch_clamp_arg of
+ * upatch_length.h, which keeps to the type). Floating-point parameters travel elsewhere and don't count: leave them out of the
+ * list. What comes after the sixth lies on the stack, 8 bytes each: the seventh is read by
+ * `bpf_probe_read_user(&seventh, sizeof(seventh), (void *)(ctx->sp + 8))`.
+ * A pointer into the program can't be dereferenced: what it points to is copied first, by bpf_probe_read_user, for instance a
+ * struct of yours with the same layout.
  */
 #define UPATCH(name, args...)							\
 	name(struct pt_regs *ctx);						\
@@ -194,8 +225,9 @@ enum upatch_verdict {
 #define __upatch_args4(a, b, c, d) __upatch_args3(a, b, c), __upatch_arg(cx, d)
 #define __upatch_args5(a, b, c, d, e) __upatch_args4(a, b, c, d), __upatch_arg(r8, e)
 #define __upatch_args6(a, b, c, d, e, f) __upatch_args5(a, b, c, d, e), __upatch_arg(r9, f)
-#define __upatch_count(args...) __upatch_seventh(_, ##args, 6, 5, 4, 3, 2, 1, 0)
-#define __upatch_seventh(_, a, b, c, d, e, f, n, ...) n
+#define __upatch_args7(...) , UPATCH_has_at_most_6_parameters_the_others_are_on_the_stack
+#define __upatch_count(args...) __upatch_thirteenth(_, ##args, 7, 7, 7, 7, 7, 7, 6, 5, 4, 3, 2, 1, 0)
+#define __upatch_thirteenth(_, a, b, c, d, e, f, g, h, i, j, k, l, n, ...) n
 #define __upatch_args(args...) __upatch_join(__upatch_args, __upatch_count(args))(args)
 #define __upatch_join(a, b) __upatch_join_now(a, b)
 #define __upatch_join_now(a, b) a##b
@@ -263,7 +295,8 @@ enum upatch_verdict {
  * event was lost at once.
  *
  * upatch_printk("%d of %u", done, all) records a line of text: a constant format of at most 63 bytes and up to three
- * numbers (%d %i %u %x %o %c %p, with l for those of 64 bits). It is bpf_printk() too, unless that is another header's.
+ * numbers (%d %i %u %x %o %c %p, with l for those of 64 bits; no %s: put text into an event of yours). It is bpf_printk() too,
+ * unless that is another header's.
  *
  * Before this header, `#define UPATCH_EVENT_SLOTS 4096` (a power of two) or `#define UPATCH_EVENT_BYTES 248` (a multiple
  * of 8) make the ring larger: it has SLOTS * (BYTES + 40) bytes.
