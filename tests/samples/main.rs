@@ -4,6 +4,7 @@
 //! whole story with the `upatch` program as an operator would use it. Text outside the patched function's first five
 //! bytes must never change (upatch_tests::samples::apply checks that, revert likewise).
 
+mod beanstalkd;
 mod cryptography_dh;
 mod cryptography_labels;
 mod getaddrinfo;
@@ -13,6 +14,7 @@ mod libssh2;
 mod libssh_hexa;
 mod libssh_user;
 mod libssl;
+mod lighttpd;
 mod memcached;
 mod memcached_udp;
 mod postgresql;

@@ -153,6 +153,28 @@ const SETS: &[Set] = &[
         ],
     },
     Set {
+        name: "beanstalkd",
+        subject: Row {
+            package: "beanstalkd",
+            version: "1.12-2+b1",
+            sha256: "4e304a28e87d0dc7581d213c6994b940b3d7a92056920a3107ef894e554ce44a",
+        },
+        files: &["usr/bin/beanstalkd"],
+        // libsystemd0 belongs to a bare Debian: apt needs it.
+        support: &[],
+    },
+    Set {
+        name: "lighttpd",
+        subject: Row {
+            package: "lighttpd",
+            version: "1.4.69-1",
+            sha256: "1c78f11e4c6cb2b14087f0b012baa8a60e441f6d563a9272c3d9f112c3e5f6e1",
+        },
+        files: &["usr/sbin/lighttpd"],
+        // libpcre2, libnettle and libxxhash belong to a bare Debian: libselinux and apt need them.
+        support: &[],
+    },
+    Set {
         name: "postgresql",
         subject: Row {
             package: "postgresql-15",
