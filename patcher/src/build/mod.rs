@@ -106,9 +106,13 @@ impl BuildError {
             ),
             Self::Output { .. } => Some("name it with -o FILE".to_owned()),
             Self::Object(error) => error.hint(),
-            Self::Io { .. } | Self::Source { .. } | Self::Compile { .. } | Self::Link { .. } => {
-                None
-            }
+            // What clang says of these two sends people the wrong way.
+            Self::Compile { .. } => Some(
+                "a patch has no C library, and a stack of 512 bytes: see the beginning of upatch.h for what to use instead of \
+                 <errno.h>, <stdint.h>, <string.h> and large buffers"
+                    .to_owned(),
+            ),
+            Self::Io { .. } | Self::Source { .. } | Self::Link { .. } => None,
         }
     }
 }
