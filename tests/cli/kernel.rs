@@ -531,14 +531,21 @@ fn two_processes() -> Result<()> {
                 .count())
         };
         ensure!(programs()? == 2, "{:?}", kernel_objects(id)?);
-        scene.done(&["revert"])?;
+        let reverted = scene.done(&["revert"])?;
         scene.unharmed()?;
+        let kept = &reverted["patches"][0]["kernel_programs_kept"];
+        ensure!(
+            kept.as_array().is_some_and(|kept| kept.len() == 2),
+            "{reverted:#}"
+        );
         ensure!(programs()? == 2, "gone with the first of two processes");
         let before = counter(&other, "packets")?;
         let packet = UdpSocket::bind("127.0.0.1:0")?;
         packet.send_to(b"x", packet.local_addr()?)?;
         ensure!(counter(&other, "packets")? > before, "no longer attached");
-        other.done(&["revert"])?;
+        let reverted = other.done(&["revert"])?;
+        let kept = &reverted["patches"][0]["kernel_programs_kept"];
+        ensure!(kept.as_array().is_some_and(Vec::is_empty), "{reverted:#}");
         other.unharmed()?;
         until_gone(id)
     })

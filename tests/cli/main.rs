@@ -13,6 +13,7 @@ mod run;
 mod several;
 mod target;
 mod tools;
+mod traces;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -61,6 +62,7 @@ fn main() {
     trials.extend(rehearsal::trials());
     trials.extend(tools::trials());
     trials.extend(inspect::trials());
+    trials.extend(traces::trials());
     libtest_mimic::run(&arguments, trials).exit();
 }
 
@@ -177,36 +179,18 @@ impl Scene {
             self.descriptors()? == self.descriptors,
             "descriptors stay open in the victim"
         );
+        ensure!(self.text()? == self.text, "the victim's code differs");
         Ok(())
     }
 
-    /// Unharmed, and every byte of its code is as before. (Where an upatch was killed that need not be: what it wrote into
-    /// the unused tail of a page may stay until the next one takes it over.)
+    /// Every byte of its code is as before.
     fn untouched(&mut self) -> Result<()> {
-        ensure!(self.text()? == self.text, "the victim's code differs");
         self.unharmed()
     }
 
-    /// All executable bytes of its files: program, libraries, linker.
+    /// All executable bytes of its files.
     fn text(&self) -> Result<Vec<u8>> {
-        use std::os::unix::fs::FileExt;
-        let maps = std::fs::read_to_string(format!("/proc/{}/maps", self.pid()))?;
-        let memory = std::fs::File::open(format!("/proc/{}/mem", self.pid()))?;
-        let mut text = Vec::new();
-        for line in maps
-            .lines()
-            .filter(|line| line.contains(" r-xp ") && line.contains(" /"))
-        {
-            let (range, _) = line.split_once(' ').context("a line without a range")?;
-            let (start, end) = range.split_once('-').context("not a range")?;
-            let start = u64::from_str_radix(start, 16)?;
-            let len = u64::from_str_radix(end, 16)? - start;
-            let mut bytes = vec![0; usize::try_from(len)?];
-            memory.read_exact_at(&mut bytes, start)?;
-            text.extend(bytes);
-        }
-        ensure!(text.len() > 4096, "no text in {maps}");
-        Ok(text)
+        upatch_tests::child::text_of(self.driver.pid())
     }
 
     fn maps(&self) -> Result<String> {

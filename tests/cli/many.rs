@@ -16,6 +16,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             three_of_which_one_is_impossible,
         ),
         case("many::children", children),
+        case("many::children_in_a_storm", children_in_a_storm),
         case("many::all", all),
         case("many::misuse", misuse),
     ]
@@ -225,6 +226,58 @@ fn children() -> Result<()> {
         ensure!(answer == Answer::line("killed"), "{answer}");
     }
     server.unharmed()
+}
+
+/// Workers come and go by the hundred while their server is patched and reverted with its children: none is harmed, and each
+/// that is alive afterwards is patched, or as it was.
+fn children_in_a_storm() -> Result<()> {
+    let mut server = Modules::new(&["quiet"])?;
+    let object = server.object(
+        "both",
+        &[
+            ("upatch/exe:first", "in_program"),
+            ("upatch/libsecond.so:second", "in_library"),
+        ],
+    )?;
+    // Its thread is there from now on.
+    ensure!(server.driver.ask("b")? == Answer::line("begun"), "no storm");
+    let pid = server.pid();
+    let mut seen = 0;
+    for _ in 0..4 {
+        for (command, state) in [
+            (vec!["apply", &*object], Some("applied")),
+            (vec!["revert"], None),
+        ] {
+            let mut words = server.words(&command);
+            words.extend(["--pid", &pid, "--children"]);
+            let (code, value) = run_json(&words)?;
+            ensure!(code == 0, "{command:?}: {code} {value:#}");
+            seen += processes(&value)?.len();
+            let (_, status) = run_json(&["status", "--pid", &pid, "--children"])?;
+            for each in processes(&status)? {
+                let Some(patches) = each["patches"].as_array() else {
+                    continue; // It ended in front of our eyes.
+                };
+                let states: Vec<_> = patches
+                    .iter()
+                    .map(|patch| patch["state"].as_str())
+                    .collect();
+                let wanted: Vec<_> = state.iter().map(|state| Some(*state)).collect();
+                ensure!(states == wanted, "after {command:?}: {each:#}");
+            }
+        }
+    }
+    let Answer::Line(line) = server.driver.ask("e")? else {
+        anyhow::bail!("the server is gone");
+    };
+    let (workers, harmed) = line.split_once(' ').context("two numbers")?;
+    ensure!(harmed == "0", "{harmed} of {workers} workers were harmed");
+    ensure!(
+        workers.parse::<u32>()? > 20 && seen > 8,
+        "{line}, {seen} seen"
+    );
+    println!("many: {workers} workers, {seen} reports, none harmed");
+    answers(&mut server.driver, "0 0 0")
 }
 
 /// By the build-id of a library that this test has built: no other process can map it.

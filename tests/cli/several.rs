@@ -10,7 +10,7 @@ use upatch::patching::inspect;
 use upatch::patching::record::{Hex, Membership, RecordState};
 use upatch::process::Process;
 use upatch::target::TargetImage;
-use upatch_tests::child::{Answer, Driver};
+use upatch_tests::child::{Answer, Driver, text_of};
 use upatch_tests::upatch::{run_json, upatch};
 
 use super::{build, case};
@@ -21,6 +21,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         case("several::one_refused_refuses_all", one_refused_refuses_all),
         case("several::gate_and_kills", gate_and_kills),
         case("several::contested", contested),
+        case("several::unloaded", unloaded),
+        case("several::writes_that_fail", writes_that_fail),
         case("several::retired", retired),
         case("several::forged_records", forged_records),
     ]
@@ -43,6 +45,7 @@ pub(crate) struct Modules {
     pub(crate) ids: Vec<String>,
     pub(crate) folder: tempfile::TempDir,
     maps: String,
+    text: Vec<u8>,
 }
 
 impl Modules {
@@ -88,9 +91,11 @@ impl Modules {
             ids: Vec::new(),
             folder,
             maps: String::new(),
+            text: Vec::new(),
         };
         modules.ids = modules.build_ids(&["exe", "libsecond.so", "libc.so.6"])?;
         modules.maps = modules.read_maps()?;
+        modules.text = text_of(modules.driver.pid())?;
         Ok(modules)
     }
 
@@ -195,6 +200,10 @@ impl Modules {
         ensure!(self.answers()? == "0 0 0", "still patched");
         let maps = self.read_maps()?;
         ensure!(maps == self.maps, "before:\n{}\nnow:\n{maps}", self.maps);
+        ensure!(
+            text_of(self.driver.pid())? == self.text,
+            "the victim's code differs"
+        );
         Ok(())
     }
 }
@@ -376,7 +385,7 @@ fn gate_and_kills() -> Result<()> {
     Ok(())
 }
 
-/// Somebody writes over one site: nothing is taken off half.
+/// Somebody writes over one site: his bytes stay, the patch does nothing any more, the rest comes off when he is gone.
 fn contested() -> Result<()> {
     let mut victim = Modules::new(&[])?;
     let object = victim.three()?;
@@ -389,11 +398,23 @@ fn contested() -> Result<()> {
         .memory()
         .write(at.into_avma(), &[0x66, 0x90, 0x66, 0x90, 0x90])?;
     victim.refused(&["revert"], 8, &["6690669090"])?;
+    let there = process.memory().read_vec(at.into_avma(), 5)?;
+    ensure!(there == [0x66, 0x90, 0x66, 0x90, 0x90], "written over");
+    let answers = victim.answers()?;
     ensure!(
-        victim.answers()?.starts_with("1 "),
-        "half of it was taken off"
+        answers.starts_with("0 ") && answers.ends_with(" 0"),
+        "the others are still patched: {answers}"
     );
+    let status = victim.done(&["status"])?;
+    ensure!(status["patches"][0]["state"] == "contested", "{status:#}");
+    // Again, and an apply: refused, and nothing changes.
+    victim.refused(&["revert"], 8, &["6690669090", "does nothing any more"])?;
+    ensure!(victim.upatch(&["apply", &object])?.0 == 5, "applied again");
+    // The other tool brings our jump back: into an image that does nothing.
     process.memory().write(at.into_avma(), &jump)?;
+    ensure!(victim.answers()? == "0 0 0", "live again");
+    let status = victim.done(&["status"])?;
+    ensure!(status["patches"][0]["state"] == "interrupted", "{status:#}");
     victim.done(&["revert"])?;
     victim.unharmed()?;
     // The original bytes are back at one site: the rest comes off.
@@ -412,6 +433,101 @@ fn contested() -> Result<()> {
     ensure!(status["patches"][0]["state"] == "contested", "{status:#}");
     victim.done(&["revert"])?;
     victim.unharmed()
+}
+
+/// A library with a site is unloaded while it is patched: the rest comes off, and so does a patch of that library alone.
+fn unloaded() -> Result<()> {
+    let mut victim = Modules::new(&["quiet"])?;
+    let folder = victim.folder.path().display().to_string();
+    std::fs::copy(
+        format!("{folder}/libsecond.so"),
+        format!("{folder}/third.so"),
+    )?;
+    let section = format!("upatch/{folder}/third.so:second");
+    let both = victim.object(
+        "both",
+        &[("upatch/exe:first", "in_program"), (&section, "in_plugin")],
+    )?;
+    let one = victim.object("one", &[(&section, "alone")])?;
+    for object in [&both, &one] {
+        let open = format!("o{folder}/third.so");
+        ensure!(
+            victim.driver.ask(&open)? == Answer::line("open"),
+            "not loaded"
+        );
+        victim.done(&["apply", object])?;
+        ensure!(
+            victim.driver.ask("u")? == Answer::line("closed"),
+            "not unloaded"
+        );
+        let status = victim.done(&["status"])?;
+        let patch = &status["patches"][0];
+        ensure!(
+            patch["state"] == "contested" && patch["detail"].to_string().contains("was unloaded"),
+            "{status:#}"
+        );
+        let reverted = victim.done(&["revert"])?;
+        ensure!(
+            reverted["patches"][0]["outcome"] == "reverted",
+            "{reverted:#}"
+        );
+        ensure!(victim.answers()? == "0 0 0", "still patched");
+        let status = victim.done(&["status"])?;
+        ensure!(
+            status["patches"].as_array().is_some_and(Vec::is_empty),
+            "{status:#}"
+        );
+        ensure!(
+            text_of(victim.driver.pid())? == victim.text,
+            "the victim's code differs"
+        );
+    }
+    Ok(())
+}
+
+/// Writes into the text, or to the gate, fail in the middle: all sites or none, and the next command finishes it.
+fn writes_that_fail() -> Result<()> {
+    let mut victim = Modules::new(&[])?;
+    let object = victim.three()?;
+    let pid = victim.pid();
+    let with = |victim: &Modules, words: &[&str], fault: &str| -> Result<i32> {
+        let status = upatch()
+            .args(victim.words(words))
+            .args(["--pid", &pid, "--json"])
+            .env("UPATCH_FAULT", fault)
+            .output()?
+            .status;
+        status.code().context("killed")
+    };
+    for fault in ["poke:1", "poke:2", "poke:3", "gate"] {
+        let code = with(&victim, &["apply", &object], fault)?;
+        ensure!(code != 0, "{fault} did not fail");
+        // Nothing is left for a later command.
+        victim.unharmed().with_context(|| fault.to_owned())?;
+    }
+    for fault in [
+        "poke:3,take-back:1",
+        "poke:3,take-back:2",
+        "gate,take-back:2",
+    ] {
+        let code = with(&victim, &["apply", &object], fault)?;
+        ensure!(code == 5, "{fault}: {code}");
+        ensure!(victim.answers()? == "0 0 0", "{fault}: patched");
+        let status = victim.done(&["status"])?;
+        ensure!(status["patches"][0]["state"] == "interrupted", "{status:#}");
+        victim.done(&["revert"])?;
+        victim.unharmed().with_context(|| fault.to_owned())?;
+    }
+    for (fault, answers) in [("gate", "1 1 1"), ("poke:1", "0 0 0"), ("poke:3", "0 0 0")] {
+        victim.done(&["apply", &object])?;
+        let code = with(&victim, &["revert"], fault)?;
+        ensure!(code != 0, "{fault} did not fail");
+        let now = victim.answers()?;
+        ensure!(now == answers, "revert with {fault}: {now}");
+        victim.done(&["revert"])?;
+        victim.unharmed().with_context(|| fault.to_owned())?;
+    }
+    Ok(())
 }
 
 trait IntoAvma {

@@ -109,6 +109,7 @@ fn every_failpoint() -> Result<String> {
     let pid = victim.pid();
     check(&mut victim)?;
     let descriptors = descriptors(pid)?;
+    let text = upatch_tests::child::text_of(pid.unsigned_abs())?;
     let (mut killed, mut leftovers, mut live) = (0, 0, 0);
     for verb in ["apply", "revert"] {
         for &point in FailPoint::ALL {
@@ -163,6 +164,11 @@ fn every_failpoint() -> Result<String> {
                 ensure!(
                     open == descriptors,
                     "after {} in {verb}: {open:?} is open instead of {descriptors:?}",
+                    point.name()
+                );
+                ensure!(
+                    upatch_tests::child::text_of(pid.unsigned_abs())? == text,
+                    "after {} in {verb}: the victim's code differs",
                     point.name()
                 );
                 drop(Process::open(pid)?);

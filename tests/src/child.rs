@@ -10,7 +10,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -266,4 +266,29 @@ impl Driver {
             }
         }
     }
+}
+
+/// All executable bytes of a process's files: program, libraries, linker.
+///
+/// # Errors
+/// It is gone, or can't be read.
+pub fn text_of(pid: u32) -> Result<Vec<u8>> {
+    use std::os::unix::fs::FileExt;
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps"))?;
+    let memory = std::fs::File::open(format!("/proc/{pid}/mem"))?;
+    let mut text = Vec::new();
+    for line in maps
+        .lines()
+        .filter(|line| line.contains(" r-xp ") && line.contains(" /"))
+    {
+        let (range, _) = line.split_once(' ').context("a line without a range")?;
+        let (start, end) = range.split_once('-').context("not a range")?;
+        let start = u64::from_str_radix(start, 16)?;
+        let len = u64::from_str_radix(end, 16)? - start;
+        let mut bytes = vec![0; usize::try_from(len)?];
+        memory.read_exact_at(&mut bytes, start)?;
+        text.extend(bytes);
+    }
+    ensure!(text.len() > 4096, "no text in {maps}");
+    Ok(text)
 }

@@ -105,6 +105,8 @@ impl From<ProcessError> for Failure {
             ProcessError::NotSixtyFour(_) | ProcessError::KernelThread(_) | ProcessError::ShadowStack(_) => {
                 Self::new(Exit::Refused, message)
             }
+            ProcessError::TooMany { .. } => Self::new(Exit::Refused, message)
+                .hint("the process made them itself; restart it"),
             ProcessError::Locked(_) => Self::new(Exit::Refused, message).hint("wait for it, then try again"),
             ProcessError::Maps(_) => Self::new(Exit::Internal, message),
             ProcessError::Io { source, .. } => Self::new(target_exit(target::error::failure_of(&source)), message),

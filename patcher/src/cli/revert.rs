@@ -7,7 +7,8 @@ use super::status::{identity, other_places, place_of};
 use super::telemetry::{add_values, values_in_words};
 use super::{Exit, Failure, Report, several, target};
 use crate::apply::stops_in_words;
-use crate::patching::{FoundState, RevertError, RevertOutcome, inspect, sweep};
+use crate::kernel;
+use crate::patching::{Found, FoundState, Inventory, RevertError, RevertOutcome, inspect, sweep};
 use crate::revert::revert;
 use crate::telemetry::read;
 
@@ -15,6 +16,13 @@ pub(super) fn run(args: &RevertArgs) -> Result<Report, Failure> {
     several::each(&args.of.targets, &args.of.build_id, |pid, named| {
         one(pid, named, args.patch.as_ref())
     })
+}
+
+/// The kernel's numbers of programs that the process kept attached, and others still do.
+fn kept_programs(found: &Found, inventory: &Inventory) -> Vec<u32> {
+    let links = inventory.links.iter();
+    let held = links.filter(|link| link.id == found.id && kernel::is_held(link.link));
+    held.map(|link| link.program).collect()
 }
 
 fn one(pid: i32, named: bool, patch: Option<&String>) -> Result<Report, Failure> {
@@ -29,7 +37,7 @@ fn one(pid: i32, named: bool, patch: Option<&String>) -> Result<Report, Failure>
         .collect();
     if wanted.is_empty() {
         // Without a patch there may still be what a killed upatch left.
-        if !inventory.orphans.is_empty() || !inventory.descriptors.is_empty() {
+        if inventory.has_strays() {
             sweep(&process).map_err(|error| place(error.into()))?;
         }
         // Of processes that are looked for some may never have had it.
@@ -82,13 +90,21 @@ fn one(pid: i32, named: bool, patch: Option<&String>) -> Result<Report, Failure>
         let (word, detail) = match &done.reverted.outcome {
             RevertOutcome::Clean => ("reverted", None),
             RevertOutcome::Retired { why } => ("retired", Some(why.to_string())),
-            RevertOutcome::Contested { found: bytes } => {
-                let message = format!(
-                    "patch {} was not reverted: its site holds {bytes}, which isn't ours",
-                    found.id
-                );
+            RevertOutcome::Contested { found: bytes, off } => {
+                let message = if *off {
+                    format!(
+                        "patch {} does nothing any more, and its other sites are as before; one holds {bytes}, which isn't ours, \
+                         so the images stay mapped",
+                        found.id
+                    )
+                } else {
+                    format!(
+                        "patch {} was not reverted: its site holds {bytes}, which isn't ours",
+                        found.id
+                    )
+                };
                 let failure = Failure::new(Exit::Contested, message)
-                    .hint("take the other tool's change off first");
+                    .hint("take the other tool's change off, then revert again");
                 failed.get_or_insert(failure);
                 continue;
             }
@@ -97,6 +113,8 @@ fn one(pid: i32, named: bool, patch: Option<&String>) -> Result<Report, Failure>
         json["outcome"] = word.into();
         json["detail"] = detail.clone().map_or(Value::Null, Value::from);
         add_values(&mut json, &done.last);
+        let kept = kept_programs(found, &inventory);
+        json["kernel_programs_kept"] = kept.clone().into();
         json["stops"] = done.reverted.figures.stops.into();
         json["longest_stop_us"] = json!(done.reverted.figures.longest_stop.as_secs_f64() * 1e6);
         text += &format!(
@@ -108,6 +126,11 @@ fn one(pid: i32, named: bool, patch: Option<&String>) -> Result<Report, Failure>
         );
         if done.reverted.figures.stops > 0 {
             text += &format!("  {}\n", stops_in_words(&done.reverted.figures));
+        }
+        if !kept.is_empty() {
+            text += &format!(
+                "  kernel programs stay attached, because other processes hold them: {kept:?}\n"
+            );
         }
         if let Some(detail) = detail {
             text += &format!("  the image stays mapped: {detail}\n");

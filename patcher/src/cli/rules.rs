@@ -203,30 +203,33 @@ fn set(args: &RulesSetArgs) -> Result<Report, Failure> {
     })
 }
 
-/// The right to edit rules of this process, given back when dropped: a lock on its folder in /proc, which nobody else
-/// locks.
+/// The right to edit rules of this process, given back when dropped: a lock on its memory, which only who may trace the
+/// process can have. Processes that share an arena have a lock each: editors through different ones don't wait for each other.
 fn alone(pid: i32) -> Result<File, Failure> {
-    let folder = File::open(format!("/proc/{pid}")).map_err(|error| {
-        Failure::new(Exit::Internal, format!("can't open /proc/{pid}: {error}"))
+    let memory = File::open(format!("/proc/{pid}/mem")).map_err(|error| {
+        Failure::new(
+            Exit::Internal,
+            format!("can't open /proc/{pid}/mem: {error}"),
+        )
     })?;
     let deadline = Instant::now() + PATIENCE;
     loop {
-        match folder.try_lock() {
-            Ok(()) => return Ok(folder),
+        match memory.try_lock() {
+            Ok(()) => return Ok(memory),
             Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
                 thread::sleep(Duration::from_millis(5));
             }
             Err(TryLockError::WouldBlock) => {
                 return Err(Failure::new(
                     Exit::Contested,
-                    "another `upatch rules set` is editing rules of this process",
+                    "another upatch is at work on this process",
                 )
                 .hint("wait for it, or end it if it hangs"));
             }
             Err(TryLockError::Error(error)) => {
                 return Err(Failure::new(
                     Exit::Internal,
-                    format!("can't lock /proc/{pid}: {error}"),
+                    format!("can't lock /proc/{pid}/mem: {error}"),
                 ));
             }
         }

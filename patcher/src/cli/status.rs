@@ -57,11 +57,12 @@ fn one(pid: i32) -> Result<Report, Failure> {
     if text.is_empty() {
         text = format!("process {} has no patches\n", pid);
     }
-    if !inventory.orphans.is_empty() || !inventory.descriptors.is_empty() {
+    if inventory.has_strays() {
         text += &format!(
-            "left by an interrupted upatch: {} arenas, {} descriptors (the next apply or revert removes them)\n",
+            "left by an interrupted upatch: {} arenas, {} descriptors, {} stubs (the next apply or revert removes them)\n",
             inventory.orphans.len(),
-            inventory.descriptors.len()
+            inventory.descriptors.len(),
+            inventory.stubs.len()
         );
     }
     Ok(Report {
@@ -72,6 +73,7 @@ fn one(pid: i32) -> Result<Report, Failure> {
             "patches": patches,
             "orphaned_arenas": inventory.orphans.iter().map(|arena| arena.start.to_string()).collect::<Vec<_>>(),
             "stray_descriptors": inventory.descriptors,
+            "stray_stubs": inventory.stubs.iter().map(ToString::to_string).collect::<Vec<_>>(),
         }),
     })
 }
@@ -174,6 +176,9 @@ fn state_detail(state: &FoundState) -> Option<String> {
         FoundState::Leftover => Some("never applied, or reverted by an upatch that was interrupted; removed by the next apply or revert".to_owned()),
         FoundState::Interrupted => Some("some of its sites jump, its gate is closed: it changes nothing; taken off by the next apply or revert".to_owned()),
         FoundState::Retired => Some("reverted; the image stays mapped because a suspended context may return into it".to_owned()),
+        FoundState::Contested { found } if found.is_empty() => Some(
+            "the module of a site was unloaded; `upatch revert` takes off the rest".to_owned(),
+        ),
         FoundState::Contested { found } => {
             let hex: Vec<String> = found.iter().map(|byte| format!("{byte:02x}")).collect();
             Some(format!("the site holds {}, which isn't ours", hex.join(" ")))

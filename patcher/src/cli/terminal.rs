@@ -3,6 +3,7 @@
 //! Texts are made with styles in them; the streams leave them out where they don't belong (`--color`, `NO_COLOR`, no
 //! terminal), so that no command needs to ask.
 
+use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
 
 use anstream::ColorChoice;
@@ -87,12 +88,47 @@ pub(super) fn wrapped(text: &str, indent: usize, columns: Option<usize>) -> Stri
 /// What the stream says.
 pub(super) fn print(text: &str) -> std::io::Result<()> {
     let mut out = anstream::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush())
+    out.write_all(harmless(text).as_bytes())
+        .and_then(|()| out.flush())
 }
 
 /// Writes to standard error. Nothing can be done if that is closed.
 pub(super) fn complain(text: &str) {
-    let _ = anstream::stderr().lock().write_all(text.as_bytes());
+    let _ = anstream::stderr()
+        .lock()
+        .write_all(harmless(text).as_bytes());
+}
+
+/// Names come from processes and objects, and may be meant for the terminal: control characters and such as turn the
+/// direction of text are shown as JSON shows them, `\u001b`. (In JSON they stand in strings only.) Line feeds, tabs and the
+/// styles of our own stay.
+pub(super) fn harmless(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_harmful) {
+        return Cow::Borrowed(text);
+    }
+    let mut safe = String::with_capacity(text.len() + 16);
+    for (at, character) in text.char_indices() {
+        let harms = is_harmful(character) && !(character == '\x1b' && is_style(&text[at..]));
+        if harms {
+            safe += &format!("\\u{:04x}", u32::from(character));
+        } else {
+            safe.push(character);
+        }
+    }
+    Cow::Owned(safe)
+}
+
+fn is_harmful(character: char) -> bool {
+    let turns = matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    turns || character.is_control() && !matches!(character, '\n' | '\t')
+}
+
+/// `ESC [ numbers m`: colour and weight (ECMA-48, SGR).
+fn is_style(text: &str) -> bool {
+    let rest = text.strip_prefix("\x1b[").map(|rest| {
+        rest.trim_start_matches(|character: char| character.is_ascii_digit() || character == ';')
+    });
+    rest.is_some_and(|rest| rest.starts_with('m'))
 }
 
 /// Is there somebody who looks at standard error?
@@ -102,7 +138,18 @@ pub(super) fn is_watched() -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::wrapped;
+    use super::{harmless, wrapped};
+
+    #[test]
+    fn leaves_the_terminal_alone() {
+        let text = "a\tb\n\x1b[1;31mred\x1b[0m \x1b[m é";
+        assert_eq!(harmless(text), text);
+        assert_eq!(harmless("\x1b[2J"), "\\u001b[2J");
+        assert_eq!(harmless("\x1b]0;title\x07"), "\\u001b]0;title\\u0007");
+        assert_eq!(harmless("\u{9b}m \r \u{7f}"), "\\u009bm \\u000d \\u007f");
+        assert_eq!(harmless("\u{202e}x"), "\\u202ex");
+        assert_eq!(harmless("\x1b"), "\\u001b");
+    }
 
     #[test]
     fn breaks_at_blanks() {

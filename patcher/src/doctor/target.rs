@@ -45,6 +45,7 @@ fn closed(error: &ProcessError) -> Finding {
         | ProcessError::KernelThread(_)
         | ProcessError::Zombie(_)
         | ProcessError::Locked(_)
+        | ProcessError::TooMany { .. }
         | ProcessError::Maps(_)
         | ProcessError::Io { .. } => None,
     };

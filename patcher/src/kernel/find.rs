@@ -11,6 +11,9 @@ use upatch_trampolines::{Avma, AvmaRange};
 use super::{MAP_TYPE_ARENA, id_in, sys};
 use crate::process::Process;
 
+/// `BPF_LINK_TYPE_TCX` (include/uapi/linux/bpf.h), the only kind that we make.
+const LINK_TYPE_TCX: u32 = 11;
+
 /// A descriptor of the kernel's plane that a process holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Held {
@@ -47,6 +50,9 @@ pub(crate) fn held(process: &Process, fd: i32, shown: &str) -> Option<Held> {
         "anon_inode:bpf_link" | "anon_inode:bpf-link" => {
             let link = process.descriptor(fd).ok()?;
             let info = sys::link_info(link.as_fd()).ok()?;
+            if info.link_type != LINK_TYPE_TCX {
+                return None;
+            }
             let program = sys::prog_by_id(info.prog_id).ok()?;
             let program = sys::prog_info(program.as_fd()).ok()?;
             Some(Held::Link {
@@ -57,6 +63,11 @@ pub(crate) fn held(process: &Process, fd: i32, shown: &str) -> Option<Held> {
         }
         _ => None,
     }
+}
+
+/// Does the kernel still have this link? Somebody holds it then.
+pub(crate) fn is_held(link: u32) -> bool {
+    sys::link_by_id(link).is_ok()
 }
 
 /// Where arenas of ours belong, whoever maps them.

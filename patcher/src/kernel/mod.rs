@@ -20,7 +20,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 pub use attach::{Attached, AttachedInfo, attach};
-pub(crate) use find::{Held, arenas, held, may_look};
+pub(crate) use find::{Held, arenas, held, is_held, may_look};
 pub use load::{Device, KernelError, Loaded, Plan, Planned, load, plan};
 
 /// `BPF_MAP_TYPE_ARENA` (include/uapi/linux/bpf.h).

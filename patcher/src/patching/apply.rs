@@ -127,19 +127,24 @@ impl Chores {
     /// Acts on the survey: erases stubs, keeps only what nobody is in.
     pub(super) fn surveyed(&mut self, process: &Process, uses: &[RangeUse], complete: bool) {
         let (stubs, mut codes) = uses.split_at(self.stubs.len().min(uses.len()));
-        for (place, used) in self.stubs.iter().zip(stubs) {
-            if used.is_unused() && complete {
-                // Zeros in place of zeros that were there before; if it fails the stub stays, and does no harm.
-                let _ = place.erase(process.memory());
-            }
-        }
-        self.stubs.clear();
+        let mut stubs = stubs.iter();
+        self.stubs.retain(|place| {
+            let unused = stubs.next().is_some_and(RangeUse::is_unused) && complete;
+            // Zeros in place of zeros that were there before; if it fails the stub stays, and does no harm.
+            !(unused && place.erase(process.memory()).is_ok())
+        });
         // All sites of a patch or none: each of its images reads the gate that lies beside the first one.
         self.rubbish.regions.retain(|found| {
             let (own, others) = codes.split_at(found.regions.len().min(codes.len()));
             codes = others;
             own.len() == found.regions.len() && own.iter().all(RangeUse::is_unused) && complete
         });
+    }
+
+    /// Only what needs no survey.
+    pub(super) fn without_regions(mut self) -> Self {
+        self.rubbish.regions.clear();
+        self
     }
 
     /// One more region, of which a survey has shown that nobody is inside.

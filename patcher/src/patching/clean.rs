@@ -6,7 +6,9 @@
 
 use upatch_trampolines::{Avma, AvmaRange};
 
+use super::apply::{Chores, pause};
 use super::arena::Backend;
+use super::quiesce::survey;
 use super::record::{RecordState, STATE_OFFSET};
 use super::region::{self, Found, FoundState, Inventory};
 use super::revert::RevertError;
@@ -14,7 +16,7 @@ use crate::kernel;
 use crate::process::failpoint::{FailPoint, reach};
 use crate::process::remote::RemoteFd;
 use crate::process::{
-    HeldThread, HoldError, MemoryError, Process, RemoteError, StopFigures, Tracer,
+    HeldThread, HoldError, MemoryError, Process, RemoteError, StopFigures, StoppedProcess, Tracer,
 };
 
 /// What is to go.
@@ -111,8 +113,8 @@ pub(super) fn clean(
     })
 }
 
-/// Takes away what belongs to no region, arenas and descriptors: what is left when `upatch` is killed at the very end of a
-/// revert, or at the very beginning of an apply. Tells whether there was anything.
+/// Takes away what belongs to no region, arenas, descriptors and stubs: what is left when `upatch` is killed at the very end of
+/// a revert, or at the very beginning of an apply. Tells whether there was anything.
 ///
 /// # Errors
 /// The process can't be looked at, or makes no system calls for us.
@@ -122,6 +124,29 @@ pub fn sweep(process: &Process) -> Result<bool, RevertError> {
     rubbish.regions.clear();
     let any = !rubbish.is_empty();
     clean(process, &rubbish)?;
+    Ok(erase_stubs(process)? || any)
+}
+
+/// Erases stubs that nobody is in. Whoever was has only to make a system call that doesn't wait.
+fn erase_stubs(process: &Process) -> Result<bool, RevertError> {
+    let mut any = false;
+    for attempt in 1..=4 {
+        let mut chores = Chores::new(process, Rubbish::default());
+        if chores.ranges().is_empty() {
+            break;
+        }
+        any = true;
+        if attempt > 1 {
+            pause(attempt);
+        }
+        Tracer::session(|tracer| -> Result<(), RevertError> {
+            let mut stopped = StoppedProcess::stop(tracer, process)?;
+            let (uses, complete) = survey(&mut stopped, &chores.ranges());
+            chores.surveyed(process, &uses, complete);
+            stopped.resume();
+            Ok(())
+        })?;
+    }
     Ok(any)
 }
 

@@ -67,6 +67,10 @@ fn alone(one: Examined) -> Found {
         (Ok(Some(_)), SiteBytes::Other(found)) => FoundState::Contested {
             found: found.clone(),
         },
+        (Ok(Some(RecordState::Placed)), SiteBytes::Gone) => {
+            FoundState::Contested { found: Vec::new() }
+        }
+        (Ok(Some(RecordState::Retired)), SiteBytes::Gone) => FoundState::Retired,
         (Ok(Some(RecordState::Placed)), SiteBytes::Original) => FoundState::Leftover,
         (Ok(Some(RecordState::Retired)), SiteBytes::Original) => FoundState::Retired,
     };
@@ -124,13 +128,17 @@ fn state(memory: &Memory, sites: &[Examined], whole: bool, suspect: bool) -> Fou
     let of = |one: &Examined| one.region.site.clone();
     let other = sites.iter().find_map(|one| match of(one) {
         SiteBytes::Other(found) => Some(found),
+        SiteBytes::Gone => Some(Vec::new()),
         SiteBytes::Jump | SiteBytes::Original | SiteBytes::Unknown => None,
     });
     let jumps = sites
         .iter()
         .filter(|one| of(one) == SiteBytes::Jump)
         .count();
-    if jumps == 0 && other.is_none() && !suspect {
+    let foreign = sites
+        .iter()
+        .any(|one| matches!(of(one), SiteBytes::Other(_)));
+    if jumps == 0 && !foreign && !suspect {
         let retired = |one: &Examined| one.says == Ok(Some(RecordState::Retired));
         return if whole && sites.iter().all(retired) {
             FoundState::Retired

@@ -7,8 +7,8 @@ use upatch_trampolines::{Avma, PokePlan};
 
 use super::quiesce::{Direction, Part, Quiescent};
 use super::record::to_hex;
-use crate::process::failpoint::{FailPoint, reach};
-use crate::process::{MemoryError, StopError, StoppedProcess};
+use crate::process::failpoint::{FailPoint, Fault, fails, reach};
+use crate::process::{Memory, MemoryError, StopError, StoppedProcess};
 
 /// Bytes, shown as hex digits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -159,7 +159,7 @@ fn is_wanted(
 /// The one store that makes a patch with several sites live, or not.
 fn set_gate(stopped: &StoppedProcess<'_>, gate: Avma, value: u8) -> Result<(), PokeError> {
     let memory = stopped.memory();
-    memory.write(gate, &[value])?;
+    write(memory, gate, &[value], Fault::Gate)?;
     let found = memory.read_vec(gate, 1)?;
     if found != [value] {
         return Err(PokeError::Lost {
@@ -190,7 +190,7 @@ fn poke_one(
         }
     }
     reach(FailPoint::IpsMoved);
-    if let Err(error) = memory.write(plan.at, &plan.new) {
+    if let Err(error) = write(memory, plan.at, &plan.new, Fault::Poke) {
         if direction == Direction::Enter {
             for step in moves {
                 let _ = stopped.move_ip(step.tid, step.from);
@@ -217,7 +217,7 @@ fn take_back(
     }
     for Part { plan, moves } in done.iter().rev() {
         // Whether that worked is told by what is there afterwards.
-        let _ = stopped.memory().write(plan.at, &plan.old);
+        let _ = write(stopped.memory(), plan.at, &plan.old, Fault::TakeBack);
         is_there(stopped, plan.at, &plan.old)?;
         for step in moves {
             // Who can't be moved back has died.
@@ -225,6 +225,19 @@ fn take_back(
         }
     }
     Ok(())
+}
+
+/// One write, or the fault that a test asks for in its place.
+fn write(memory: &Memory, at: Avma, bytes: &[u8], fault: Fault) -> Result<(), MemoryError> {
+    if fails(fault) {
+        return Err(MemoryError::Fault {
+            verb: "write",
+            at,
+            len: bytes.len(),
+            source: std::io::Error::from_raw_os_error(libc::EIO),
+        });
+    }
+    memory.write(at, bytes)
 }
 
 fn is_there(stopped: &StoppedProcess<'_>, at: Avma, bytes: &[u8]) -> Result<(), PokeError> {

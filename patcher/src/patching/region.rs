@@ -11,8 +11,12 @@ use super::group;
 use super::record::{HEADER_LEN, Record, RecordError, RecordState};
 use crate::kernel;
 use crate::process::maps::{Mapping, Maps};
-use crate::process::{Memory, Process, ProcessError, passing};
+use crate::process::{Memory, Process, ProcessError, passing, stub};
 
+/// Most images of one process that are looked at; a patch has up to 64.
+const MOST_REGIONS: usize = 4096;
+/// Most bytes of their records in all.
+const MOST_RECORDS: usize = 32 << 20;
 /// Names of our memory files as the memory map shows them.
 const IMAGE_PREFIX: &str = "/memfd:upatch:";
 const ARENA_PREFIX: &str = "/memfd:upatch-arena:";
@@ -60,6 +64,8 @@ pub enum SiteBytes {
     Original,
     /// Something else.
     Other(Vec<u8>),
+    /// Nothing is mapped there: its module was unloaded.
+    Gone,
     /// Unknown: there is no record that could be believed.
     Unknown,
 }
@@ -161,6 +167,16 @@ pub struct Inventory {
     pub descriptors: Vec<i32>,
     /// Descriptors that keep kernel programs of the patches found attached.
     pub links: Vec<Link>,
+    /// Code by which a killed `upatch` made system calls in the process, in the unused end of a page. It harms nobody.
+    pub stubs: Vec<Avma>,
+}
+
+impl Inventory {
+    /// Is there something that belongs to no patch?
+    #[must_use]
+    pub fn has_strays(&self) -> bool {
+        !(self.orphans.is_empty() && self.descriptors.is_empty() && self.stubs.is_empty())
+    }
 }
 
 /// A descriptor in the process by which a kernel program stays attached.
@@ -179,13 +195,13 @@ pub struct Link {
 /// Looks for everything of ours in the process. Stops nothing.
 ///
 /// # Errors
-/// The process is gone or can't be read.
+/// The process is gone or can't be read, or maps more that looks like ours than `upatch` ever makes.
 pub fn inspect(process: &Process) -> Result<Inventory, ProcessError> {
     let maps = process.maps()?;
     let mut files: BTreeMap<(u32, u32, u64), Vec<&Mapping>> = BTreeMap::new();
     let mut arenas: Vec<AvmaRange> = Vec::new();
     for mapping in &maps {
-        if name_after(mapping, IMAGE_PREFIX).is_some() {
+        if name_after(mapping, IMAGE_PREFIX).is_some_and(is_id) {
             files
                 .entry((mapping.dev.0, mapping.dev.1, mapping.inode))
                 .or_default()
@@ -194,10 +210,17 @@ pub fn inspect(process: &Process) -> Result<Inventory, ProcessError> {
             arenas.push(mapping.range);
         }
     }
+    if files.len() > MOST_REGIONS || arenas.len() > MOST_REGIONS {
+        return Err(ProcessError::TooMany {
+            pid: process.pid(),
+            most: MOST_REGIONS,
+        });
+    }
     arenas.extend(kernel_arenas(&maps));
+    let mut room = MOST_RECORDS;
     let looked_at = files
         .values()
-        .map(|parts| examine(process.memory(), &maps, parts))
+        .map(|parts| examine(process.memory(), &maps, parts, &mut room))
         .collect();
     let mut found = group::gather(process.memory(), looked_at);
     found.sort_by_key(|found| found.ranges().next().map(|range| range.start));
@@ -227,7 +250,13 @@ pub fn inspect(process: &Process) -> Result<Inventory, ProcessError> {
         orphans: arenas,
         descriptors,
         links,
+        stubs: stub::inherited_in(process.memory(), &maps),
     })
+}
+
+/// Is this the id of a patch? The process may call its memory files whatever it likes.
+fn is_id(text: &str) -> bool {
+    text.len() == 8 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Mapped arenas of the kernel's that were made for patches; none where we may not ask the kernel.
@@ -303,7 +332,7 @@ pub(super) struct Examined {
     pub(super) says: Result<Option<RecordState>, String>,
 }
 
-fn examine(memory: &Memory, maps: &Maps, parts: &[&Mapping]) -> Examined {
+fn examine(memory: &Memory, maps: &Maps, parts: &[&Mapping], room: &mut usize) -> Examined {
     let id = parts
         .first()
         .and_then(|part| name_after(part, IMAGE_PREFIX))
@@ -325,7 +354,7 @@ fn examine(memory: &Memory, maps: &Maps, parts: &[&Mapping]) -> Examined {
         record: None,
         site: SiteBytes::Unknown,
     };
-    let says = match record_at.map(|range| read_record(memory, range)) {
+    let says = match record_at.map(|range| read_record(memory, range, room)) {
         None | Some(Err(RecordError::Absent)) => Ok(None),
         Some(Err(error @ (RecordError::Damaged(_) | RecordError::Version(_)))) => {
             Err(error.to_string())
@@ -333,7 +362,7 @@ fn examine(memory: &Memory, maps: &Maps, parts: &[&Mapping]) -> Examined {
         Some(Ok((record, state))) => match validate(maps, parts, &record) {
             Err(why) => Err(why.to_owned()),
             Ok(plan) => {
-                region.site = bytes_at_site(memory, &plan);
+                region.site = bytes_at_site(memory, maps, &plan);
                 region.record = Some(record);
                 Ok(Some(state))
             }
@@ -342,7 +371,11 @@ fn examine(memory: &Memory, maps: &Maps, parts: &[&Mapping]) -> Examined {
     Examined { id, region, says }
 }
 
-fn read_record(memory: &Memory, range: AvmaRange) -> Result<(Record, RecordState), RecordError> {
+fn read_record(
+    memory: &Memory,
+    range: AvmaRange,
+    room: &mut usize,
+) -> Result<(Record, RecordState), RecordError> {
     let unreadable = |_| RecordError::Damaged("it can't be read");
     let mut header = [0; HEADER_LEN];
     memory.read(range.start, &mut header).map_err(unreadable)?;
@@ -350,10 +383,16 @@ fn read_record(memory: &Memory, range: AvmaRange) -> Result<(Record, RecordState
     if len as u64 > range.len() {
         return Err(RecordError::Damaged("it is longer than its mapping"));
     }
+    *room = room.checked_sub(len).ok_or(RecordError::Damaged(
+        "all records together are longer than upatch reads",
+    ))?;
     Record::decode(&memory.read_vec(range.start, len).map_err(unreadable)?)
 }
 
-fn bytes_at_site(memory: &Memory, plan: &PokePlan) -> SiteBytes {
+fn bytes_at_site(memory: &Memory, maps: &Maps, plan: &PokePlan) -> SiteBytes {
+    if maps.find(plan.at).is_none() {
+        return SiteBytes::Gone;
+    }
     let mut found = vec![0; plan.new.len()];
     let len = memory.read_some(plan.at, &mut found);
     found.truncate(len);
@@ -362,7 +401,6 @@ fn bytes_at_site(memory: &Memory, plan: &PokePlan) -> SiteBytes {
     } else if found == plan.old {
         SiteBytes::Original
     } else {
-        // A library that was unloaded took the site with it; its address may belong to something else by now.
         SiteBytes::Other(found)
     }
 }

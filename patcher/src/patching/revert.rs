@@ -29,10 +29,13 @@ pub enum RevertOutcome {
         /// Why.
         why: Retired,
     },
-    /// The site holds somebody else's bytes; nothing was changed.
+    /// A site holds somebody else's bytes, which stay, and so do the images: who wrote them may bring our jump back.
     Contested {
         /// What it holds.
         found: Bytes,
+        /// True if there are other sites: these are original again, and the gate is closed, so that the patch does nothing
+        /// whatever comes. False: nothing was changed.
+        off: bool,
     },
 }
 
@@ -179,18 +182,25 @@ fn revert_in(
         | FoundState::Incomplete => {}
     }
     let foreign = found.regions.iter().find_map(|region| match &region.site {
-        SiteBytes::Other(bytes) => Some(bytes.clone()),
-        SiteBytes::Jump | SiteBytes::Original | SiteBytes::Unknown => None,
+        SiteBytes::Other(bytes) => Some(Bytes(bytes.clone())),
+        SiteBytes::Jump | SiteBytes::Original | SiteBytes::Gone | SiteBytes::Unknown => None,
     });
-    if let Some(bytes) = foreign {
+    if let Some(bytes) = foreign.clone().filter(|_| found.gate().is_none()) {
         return Ok(Reverted {
             outcome: RevertOutcome::Contested {
-                found: Bytes(bytes),
+                found: bytes,
+                off: false,
             },
             figures: PokeFigures::default(),
         });
     }
-    let plans: Vec<PokePlan> = found.plans().collect();
+    let ours = |region: &&Region| matches!(region.site, SiteBytes::Jump | SiteBytes::Original);
+    let plans: Vec<PokePlan> = found
+        .regions
+        .iter()
+        .filter(ours)
+        .filter_map(Region::plan)
+        .collect();
     for plan in &plans {
         let file = original(plan);
         if plan.old != file {
@@ -203,12 +213,15 @@ fn revert_in(
     }
     let mut figures = PokeFigures::default();
     let mut chores = Chores::new(process, others);
+    if let Some(bytes) = foreign {
+        return switch_off(process, found, (&plans, bytes), chores, last_look);
+    }
     let jumps = |region: &Region| region.site == SiteBytes::Jump;
     let poke = found.regions.iter().any(jumps).then_some(&*plans);
     let emptied = match empty(process, found, poke, &mut chores, &mut figures) {
         Err(RevertError::Poke(PokeError::Differs { found, .. })) => {
             return Ok(Reverted {
-                outcome: RevertOutcome::Contested { found },
+                outcome: RevertOutcome::Contested { found, off: false },
                 figures,
             });
         }
@@ -234,6 +247,42 @@ fn revert_in(
         figures.add_stop(&stop);
     }
     Ok(Reverted { outcome, figures })
+}
+
+/// Takes off what can be taken off while one site holds somebody else's bytes: closes the gate, pokes the others back, detaches
+/// the kernel programs.
+fn switch_off(
+    process: &Process,
+    found: &Found,
+    (plans, foreign): (&[PokePlan], Bytes),
+    chores: Chores,
+    last_look: &mut dyn FnMut(Option<AvmaRange>),
+) -> Result<Reverted, RevertError> {
+    let mut figures = PokeFigures::default();
+    let poked = Tracer::session(|tracer| -> Result<(), RevertError> {
+        let mut stopped = StoppedProcess::stop(tracer, process)?;
+        figures.moved = text_poke(stopped.quiesce_inverse(plans, found.gate()))?.moved;
+        figures.add_stop(&stopped.resume());
+        Ok(())
+    });
+    let off = match poked {
+        Err(RevertError::Poke(PokeError::Differs { .. })) => false,
+        result => result.map(|()| true)?,
+    };
+    if off {
+        last_look(found.arena());
+        // What else was left behind was not looked into in this stop.
+        if let Some(stop) = chores.without_regions().finish(process)? {
+            figures.add_stop(&stop);
+        }
+    }
+    Ok(Reverted {
+        outcome: RevertOutcome::Contested {
+            found: foreign,
+            off,
+        },
+        figures,
+    })
 }
 
 /// Pokes the original bytes back, if that is still to be done, and waits for the images to empty.

@@ -97,6 +97,43 @@ pub fn reach(point: FailPoint) {
     }
 }
 
+/// A write in a text poke that a test makes fail: `UPATCH_FAULT=name` or `name:n`, several with commas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The n-th site's bytes.
+    Poke,
+    /// The gate.
+    Gate,
+    /// The n-th site's bytes when what was poked is taken back.
+    TakeBack,
+}
+
+impl Fault {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Poke => "poke",
+            Self::Gate => "gate",
+            Self::TakeBack => "take-back",
+        }
+    }
+}
+
+/// Does the environment ask for this write to fail?
+pub fn fails(fault: Fault) -> bool {
+    static ARMED: OnceLock<Vec<(String, AtomicU32)>> = OnceLock::new();
+    let armed = ARMED.get_or_init(|| {
+        let text = std::env::var("UPATCH_FAULT").unwrap_or_default();
+        let one = |part: &str| {
+            let (name, count) = part.split_once(':').unwrap_or((part, "1"));
+            Some((name.to_owned(), AtomicU32::new(count.parse().ok()?)))
+        };
+        text.split(',').filter_map(one).collect()
+    });
+    armed
+        .iter()
+        .any(|(name, left)| name == fault.name() && left.fetch_sub(1, Ordering::Relaxed) == 1)
+}
+
 fn parse(text: &str) -> Option<Armed> {
     let (name, count) = text.split_once(':').unwrap_or((text, "1"));
     let point = FailPoint::ALL

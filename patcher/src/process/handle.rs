@@ -64,6 +64,16 @@ pub enum ProcessError {
     /// Another `upatch` is changing it.
     #[error("another upatch is at work on process {0}")]
     Locked(i32),
+    /// It maps memory files under our names by the thousand: not made by us.
+    #[error(
+        "process {pid} maps more than {most} files that look like upatch's, which upatch never makes"
+    )]
+    TooMany {
+        /// The process.
+        pid: i32,
+        /// Most that are looked at.
+        most: usize,
+    },
     /// The kernel wrote a memory map that we can't read.
     #[error(transparent)]
     Maps(#[from] MapsError),
@@ -93,14 +103,16 @@ pub struct Process {
 
 /// The exclusive right to change one process, among all `upatch` on this machine that see the same `/proc`. Ends when it
 /// is dropped, or when its holder dies.
+///
+/// It is a lock on `/proc/PID/mem`: only who may trace the process can open that, so that no stranger can keep us away.
 #[derive(Debug)]
 pub struct ProcessLock<'p> {
-    dir: &'p File,
+    file: &'p File,
 }
 
 impl Drop for ProcessLock<'_> {
     fn drop(&mut self) {
-        let _ = self.dir.unlock();
+        let _ = self.file.unlock();
     }
 }
 
@@ -164,9 +176,10 @@ impl Process {
     pub fn lock(&self) -> Result<ProcessLock<'_>, ProcessError> {
         let deadline = Instant::now() + Duration::from_secs(5);
         loop {
-            match self.dir.try_lock() {
-                Ok(()) => return Ok(ProcessLock { dir: &self.dir }),
-                Err(TryLockError::Error(source)) => return Err(self.io("", source)),
+            let file = self.memory.file();
+            match file.try_lock() {
+                Ok(()) => return Ok(ProcessLock { file }),
+                Err(TryLockError::Error(source)) => return Err(self.io("mem", source)),
                 Err(TryLockError::WouldBlock) if Instant::now() > deadline => {
                     return Err(ProcessError::Locked(self.pid));
                 }

@@ -41,6 +41,11 @@ impl Memory {
         Self { file }
     }
 
+    /// `/proc/PID/mem`.
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
     /// Reads as many bytes as are mapped from `at` on, at most `buffer.len()`; 0 if nothing is.
     pub fn read_some(&self, at: Avma, buffer: &mut [u8]) -> usize {
         let mut done = 0;

@@ -121,6 +121,13 @@ pub(super) fn places(memory: &Memory, maps: &Maps) -> Vec<StubPlace> {
         .collect()
 }
 
+/// Where stubs that a killed `upatch` left begin.
+pub(crate) fn inherited_in(memory: &Memory, maps: &Maps) -> Vec<Avma> {
+    let places = places(memory, maps).into_iter();
+    let places = places.filter(|place| place.inherited);
+    places.map(|place| place.at).collect()
+}
+
 /// Stubs that a killed `upatch` left.
 pub(crate) fn inherited(process: &Process) -> Vec<StubPlace> {
     let maps = process.maps().unwrap_or_default();

@@ -89,7 +89,8 @@ fn plain(error: ProcessError) -> io::Error {
         | ProcessError::Zombie(_)
         | ProcessError::AlreadyTraced { .. }
         | ProcessError::ShadowStack(_)
-        | ProcessError::Locked(_) => gone(),
+        | ProcessError::Locked(_)
+        | ProcessError::TooMany { .. } => gone(),
     }
 }
 

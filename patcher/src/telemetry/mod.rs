@@ -63,6 +63,8 @@ pub fn info_of(record: &str) -> Option<PatchInfo> {
     let mut info = serde_json::from_str::<PatchInfo>(record).ok()?;
     info.events = info.events.and_then(crate::object::EventRing::checked);
     // Names end up on terminals.
+    let kernel = info.kernel.iter_mut();
+    let kernel = kernel.flat_map(|one| [&mut one.name, &mut one.interface, &mut one.tag]);
     let names = info.globals.iter_mut().map(|global| &mut global.name);
     let types = info.events.iter_mut().flat_map(|ring| &mut ring.types);
     let types = types.map(|ty| &mut ty.name);
@@ -71,8 +73,9 @@ pub fn info_of(record: &str) -> Option<PatchInfo> {
         &mut info.build_id,
         &mut info.module,
         &mut info.function,
+        &mut info.section,
     ];
-    for text in names.chain(types).chain(places) {
+    for text in names.chain(types).chain(places).chain(kernel) {
         if text.contains(char::is_control) {
             *text = plain(text);
         }

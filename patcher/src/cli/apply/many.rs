@@ -11,7 +11,7 @@ use super::Work;
 use crate::apply::program::all_verified;
 use crate::apply::shared::Shared;
 use crate::apply::{ApplyError, Plan};
-use crate::patching::{Found, FoundState, PrepareError, inspect};
+use crate::patching::{Found, FoundState, PrepareError, inspect, sweep};
 use crate::process::Process;
 
 pub(super) fn run(work: &Work<'_>, mut search: Search) -> Result<Report, Failure> {
@@ -101,6 +101,11 @@ impl Many<'_> {
         let Some(found) = self.there(process)? else {
             return Ok(None);
         };
+        // Forked while its parent was being patched: what only passed through the parent stayed in the child.
+        if !self.work.dry_run && inspect(process).is_ok_and(|inventory| inventory.has_strays()) {
+            // Else the next revert does it.
+            let _ = sweep(process);
+        }
         let inherited = inodes(&found).any(|inode| self.patched.contains(&inode));
         let how = if inherited { " (inherited)" } else { "" };
         self.patched.extend(inodes(&found));

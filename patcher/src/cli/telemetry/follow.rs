@@ -14,6 +14,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
 
 use super::super::args::FollowArgs;
+use super::super::terminal::harmless;
 use super::super::{Exit, Failure, Report, target};
 use crate::apply::info::PatchInfo;
 use crate::object::{Budget, EventRing};
@@ -325,11 +326,11 @@ impl Output {
         let mut out = io::stdout().lock();
         if self.as_json {
             json.insert("patch".to_owned(), id.into());
-            writeln!(out, "{}", Value::Object(json))
+            writeln!(out, "{}", harmless(&Value::Object(json).to_string()))
         } else if several {
-            writeln!(out, "{id}  {}", to_line(&json))
+            writeln!(out, "{id}  {}", harmless(&to_line(&json)))
         } else {
-            writeln!(out, "{}", to_line(&json))
+            writeln!(out, "{}", harmless(&to_line(&json)))
         }
     }
 
