@@ -80,11 +80,16 @@ struct Scene {
 impl Scene {
     /// Compiles and starts the victim with these arguments, and builds the patch.
     fn new(arguments: &[&str]) -> Result<Self> {
+        Self::of("cli", arguments)
+    }
+
+    /// The same of another victim that has a `work`.
+    fn of(victim: &str, arguments: &[&str]) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let program = folder.path().join("victim");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("victims/cli.c");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("victims/{victim}.c"));
         let status = Command::new("gcc")
-            .args(["-O2", "-Wall", "-Wl,--build-id=sha1", "-o"])
+            .args(["-O2", "-Wall", "-pthread", "-Wl,--build-id=sha1", "-o"])
             .args([&program, &source])
             .status()
             .context("running gcc")?;

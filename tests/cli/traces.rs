@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use upatch::process::failpoint::FailPoint;
-use upatch_tests::child::{Driver, run};
+use upatch_tests::child::{Answer, Driver, run};
 use upatch_tests::upatch::{run_json, upatch};
 
 use super::{Scene, case};
@@ -17,6 +17,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         case("traces::one_revert_is_enough", one_revert_is_enough),
         case("traces::strangers_lock", strangers_lock),
         case("traces::hostile_names", hostile_names),
+        case("traces::another_descriptor_table", another_descriptor_table),
     ]
 }
 
@@ -63,6 +64,21 @@ fn strangers_lock() -> Result<()> {
     scene.done(&["rules", "set", "longest=50"])?;
     scene.done(&["revert"])?;
     scene.unharmed()
+}
+
+/// A thread may have descriptors of its own (unshare(2), CLONE_FILES): a number of its is another file of the process's, which
+/// is not ours to name, connect or close.
+fn another_descriptor_table() -> Result<()> {
+    let mut scene = Scene::of("tables", &[])?;
+    for _ in 0..2 {
+        scene.apply()?;
+        ensure!(scene.is_patched()?, "not patched");
+        scene.done(&["revert"])?;
+        scene.unharmed()?;
+        let named = scene.driver.ask("n")?;
+        ensure!(named == Answer::line("0"), "{named} sockets were named");
+    }
+    Ok(())
 }
 
 /// A process that calls its memory files as it likes, and makes thousands of ours.

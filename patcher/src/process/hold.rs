@@ -126,7 +126,7 @@ pub(super) enum Arg<'a> {
 /// A stopped thread that makes system calls for us.
 ///
 /// Holding a `HeldThread` tells you: it is stopped outside any rseq critical section with room on its stack, no seccomp
-/// filter looks at its calls, and whatever happens to us it goes on as if nothing had been.
+/// filter looks at its calls, its descriptors are the process's, and whatever happens to us it goes on as if nothing had been.
 pub struct HeldThread<'t> {
     tracer: &'t Tracer<'t>,
     process: &'t Process,
@@ -208,6 +208,13 @@ impl<'t> HeldThread<'t> {
         if Status::parse(&status).seccomp != 0 {
             return Ok(Err("a seccomp filter watches its system calls".to_owned()));
         }
+        // What it opened would be another file, or none, to everybody who looks at the process. Without kcmp nobody can tell.
+        let shares =
+            || tid == process.pid() || sys::share_descriptors(tid, process.pid()).unwrap_or(false);
+        let apart = || Ok(Err("it may have a descriptor table of its own".to_owned()));
+        if !shares() {
+            return apart();
+        }
         let guard = tracer.guard_stop();
         match sys::seize(tid, libc::PTRACE_O_TRACESYSGOOD) {
             Ok(()) => {}
@@ -236,6 +243,10 @@ impl<'t> HeldThread<'t> {
             Err(HoldError::Restless(_)) => return Ok(Err("did not come to rest".to_owned())),
             Err(HoldError::Gone) => return Ok(Err("ended".to_owned())),
             Err(error) => return Err(error),
+        }
+        // Again, now that it stands still.
+        if !shares() {
+            return apart();
         }
         reach(FailPoint::Held);
         stub.write(process.memory())?;

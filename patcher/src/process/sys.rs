@@ -31,6 +31,7 @@ pub(crate) struct RseqConfiguration {
 
 const PTRACE_GET_RSEQ_CONFIGURATION: libc::c_uint = 0x420f;
 const KCMP_VM: libc::c_long = 1;
+const KCMP_FILES: libc::c_long = 2;
 
 fn check(result: libc::c_long) -> io::Result<libc::c_long> {
     if result == -1 {
@@ -180,6 +181,12 @@ pub(crate) fn pidfd_getfd(pidfd: BorrowedFd<'_>, fd: i32) -> io::Result<OwnedFd>
 pub(crate) fn share_memory(a: i32, b: i32) -> io::Result<bool> {
     // SAFETY: no pointers.
     Ok(check(unsafe { libc::syscall(libc::SYS_kcmp, a, b, KCMP_VM, 0, 0) })? == 0)
+}
+
+/// Do two tasks use one table of descriptors? ENOSYS as above.
+pub(crate) fn share_descriptors(a: i32, b: i32) -> io::Result<bool> {
+    // SAFETY: no pointers.
+    Ok(check(unsafe { libc::syscall(libc::SYS_kcmp, a, b, KCMP_FILES, 0, 0) })? == 0)
 }
 
 /// The calling thread's id.
