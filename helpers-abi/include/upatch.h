@@ -295,8 +295,8 @@ __upatch_must_be_returned(void)
  * event was lost at once.
  *
  * upatch_printk("%d of %u", done, all) records a line of text: a constant format of at most 63 bytes and up to three
- * numbers (%d %i %u %x %o %c %p, with l for those of 64 bits; no %s: put text into an event of yours). It is bpf_printk() too,
- * unless that is another header's.
+ * numbers (%d %i %u %x %X %o %c %p, with l for those of 64 bits, %% for the sign). Anything else is an error, %s too: put text
+ * into an event of yours. It is bpf_printk() too, unless that is another header's.
  *
  * Before this header, `#define UPATCH_EVENT_SLOTS 4096` (a power of two) or `#define UPATCH_EVENT_BYTES 248` (a multiple
  * of 8) make the ring larger: it has SLOTS * (BYTES + 40) bytes.
@@ -361,6 +361,10 @@ struct upatch_printk {
 #define upatch_printk(text, args...)						\
 	({									\
 		_Static_assert(sizeof(text) <= 64, "the format is longer than 63 bytes"); \
+		enum { upatch_format = __upatch_format(text) };			\
+		_Static_assert(upatch_format != 3,				\
+			       "upatch_printk takes numbers only, by %d %i %u %x %X %o %c %p (with l: 64 bits) and %% for the sign; " \
+			       "text goes into an event of yours, by bpf_probe_read_user_str"); \
 		struct upatch_printk upatch_p = { { __upatch_numbers(args) }, text }; \
 		upatch_event(&upatch_p, sizeof(upatch_p));			\
 	})
@@ -372,6 +376,22 @@ struct upatch_printk {
 #define __upatch_numbers2(a, b) (__u64)(a), (__u64)(b)
 #define __upatch_numbers3(a, b, c) (__u64)(a), (__u64)(b), (__u64)(c)
 #define __upatch_numbers(args...) __upatch_join(__upatch_numbers, __upatch_count(args))(args)
+
+/*
+ * The format is read by the compiler, letter by letter: 0 outside of conversions, 1 behind a `%`, 2 behind its flags, width and
+ * length, 3 once something was wrong. Letters are 1 `%`, 2 part of a conversion, 3 its end, 0 any other, as is the NUL, behind which
+ * reading begins anew.
+ */
+#define __upatch_letter(c)							\
+	(((c) == '%') | 2 * !!__builtin_memchr("0123456789#-+ lhjzt.", (c), 20) | 3 * !!__builtin_memchr("diuxXocp", (c), 8))
+#define __upatch_read1(state, text, i)						\
+	("\0\1\0\0\3\0\2\0\3\3\2\0\3\3\3\3"[(state) * 4 + __upatch_letter(text[(i) % sizeof(text)])])
+#define __upatch_read4(state, text, i)						\
+	__upatch_read1(__upatch_read1(__upatch_read1(__upatch_read1(state, text, i), text, i + 1), text, i + 2), text, i + 3)
+#define __upatch_read16(state, text, i)						\
+	__upatch_read4(__upatch_read4(__upatch_read4(__upatch_read4(state, text, i), text, i + 4), text, i + 8), text, i + 12)
+#define __upatch_format(text)							\
+	__upatch_read16(__upatch_read16(__upatch_read16(__upatch_read16(0, text, 0), text, 16), text, 32), text, 48)
 
 #define __upatch_mix(h, word) (((h) ^ (word)) * 0x9e3779b97f4a7c15ULL)
 

@@ -70,7 +70,7 @@ fn sweep(
                 resolved += 1;
                 displaced += usize::from(displace(&site.text()).is_ok());
             }
-            Err(error @ (ResolveError::Plt { .. } | ResolveError::NotAnInstruction { .. })) => {
+            Err(error @ (ResolveError::Plt { .. } | ResolveError::AddressInside { .. })) => {
                 let text = error.to_string();
                 *refused
                     .entry(text.split(": ").last().unwrap().to_owned())

@@ -150,15 +150,16 @@ fn stripped_by_address() {
         ResolveError::NotCode { .. }
     ));
     let inner = (1..size).find_map(|into| match resolve(&victim, &at(start + into)) {
-        Err(ResolveError::NotAnInstruction {
-            offset,
-            before,
-            after,
-        }) => Some((offset, before, after)),
+        // In addresses, as it was asked.
+        Err(ResolveError::AddressInside { at, before, after }) => {
+            Some((at.0 - start, before.0 - start, after.0 - start))
+        }
         _ => None,
     });
     let (offset, before, after) = inner.expect("a long instruction");
     assert!(before < offset && offset < after);
+    let error = refusal(&victim, &at(start + offset));
+    assert_eq!(error.hint(), Some(format!("use {:#x}", start + before)));
     let inside = resolve(&victim, &at(start + after)).unwrap();
     assert!(!inside.is_entry());
     assert_eq!(

@@ -2,9 +2,11 @@
 
 use std::fs::File;
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
+use upatch_tests::child::{Finished, run};
 use upatch_tests::upatch::{run_json, upatch};
 
 use super::{Scene, case, refused};
@@ -14,6 +16,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         case("objects::damaged", damaged),
         case("objects::rejected_sources", rejected_sources),
         case("objects::usage", usage),
+        case("objects::formats", formats),
         case("objects::closed_output", closed_output),
     ]
 }
@@ -76,8 +79,73 @@ fn usage() -> Result<()> {
     for (arguments, says) in cases {
         refused(arguments, 2, &[says, "--help"])?;
     }
+    // Whoever gives a name is told how its number is found.
+    let pids = [
+        ("beanstalkd", "try `pidof beanstalkd`"),
+        ("a b", "as `pidof NAME` prints it"),
+        ("0", "1 or more"),
+        ("-7", "1 or more"),
+    ];
+    for command in [&["status"][..], &["rules", "get"], &["telemetry", "follow"]] {
+        for (pid, says) in pids {
+            refused(&[command, &["--pid", pid]].concat(), 2, &[pid, says])?;
+        }
+    }
     let (code, _) = run_json(&["run", "--case", "/nonexistent"])?;
     ensure!(code == 2, "a missing case exits with {code}");
+    Ok(())
+}
+
+/// What upatch_printk could not show is refused by the compiler, in words and by the header's name.
+fn formats() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let source = folder.path().join("patch.c");
+    let build = |format: &str, more: &str| -> Result<Finished> {
+        let text = format!(
+            "#include \"upatch.h\"\nSEC(\"upatch/exe:f\") int UPATCH(p, char *text, int n) {{\n\
+             upatch_printk(\"{format}\", {more}); return UPATCH_CONTINUE; }}\n"
+        );
+        std::fs::write(&source, text)?;
+        let mut command = upatch();
+        command.args(["build", "-o", "/dev/null"]).arg(&source);
+        run(&mut command, Duration::from_secs(60))
+    };
+    let full = "x".repeat(61);
+    for format in [
+        "",
+        "plain",
+        "%d of %5u",
+        "%08llx %#lx",
+        "%c%%%o %i %X%%",
+        "%-8zd|",
+        &format!("{full}%d"),
+    ] {
+        let done = build(format, "n")?;
+        ensure!(done.code == 0, "`{format}`: {done:?}");
+    }
+    for format in [
+        "is %s",
+        "%16s",
+        "100%",
+        "%f",
+        "%l%",
+        "%d %n",
+        "%%%",
+        "%é",
+        &format!("{full}%s"),
+        &format!("{full}x%"),
+    ] {
+        let done = build(format, "text")?;
+        ensure!(
+            done.code == 3
+                && done.stderr.contains("upatch_printk takes numbers only")
+                && done.stderr.contains("bpf_probe_read_user_str")
+                && done.stderr.contains("upatch.h:")
+                && !done.stderr.contains("upatch-build-")
+                && done.stderr.len() < 4000,
+            "`{format}`: {done:?}"
+        );
+    }
     Ok(())
 }
 

@@ -571,6 +571,38 @@ fn retired() -> Result<()> {
     }
     images.dedup();
     ensure!(images.len() == 1, "taken up elsewhere: {images:?}");
+    // Once more: nothing to do, and what was counted was told then; who asks for it by its id is told again.
+    let again = victim.done(&["revert"])?;
+    let patch = &again["patches"][0];
+    ensure!(
+        patch["state"] == "retired"
+            && patch["outcome"] == "retired"
+            && patch["detail"]
+                .as_str()
+                .is_some_and(|why| why.contains("stays mapped"))
+            && patch["globals"] == Value::Null,
+        "{again:#}"
+    );
+    let id = patch["id"].as_str().context("no id")?;
+    let again = victim.done(&["revert", "--patch", id])?;
+    let patch = &again["patches"][0];
+    ensure!(
+        patch["state"] == "retired"
+            && patch["globals"]["hits"]
+                .as_u64()
+                .is_some_and(|hits| hits >= 2),
+        "{again:#}"
+    );
+    let mut command = upatch();
+    let pid = victim.pid();
+    let said = upatch_tests::child::run(
+        command.args(["revert", "--pid", &pid]),
+        std::time::Duration::from_secs(60),
+    )?;
+    ensure!(
+        said.stdout.contains("reverted before") && !said.stdout.contains("hits"),
+        "{said:?}"
+    );
     Ok(())
 }
 

@@ -180,7 +180,7 @@ fn allows_one_command() -> Result<()> {
         "set",
         "--pid",
         &pid,
-        &format!("allowed=\"{wanted}\""),
+        &format!("allowed[0]=\"{wanted}\""),
     ])?;
     for session in [&mut old, &mut new] {
         for command in [
@@ -202,19 +202,28 @@ fn allows_one_command() -> Result<()> {
         "set",
         "--pid",
         &pid,
-        &format!("allowed=\"{rest}\""),
+        &format!("allowed[1]=\"{rest}\""),
     ])?;
     expect(&mut new, &copy(&rest), &Outcome::done())?;
     rest.push(' ');
     expect(&mut new, &copy(&rest), &refused(&rest))?;
-    succeed(&["rules", "set", "--pid", &pid, "allowed=\"\""])?;
+    // While the list is written, or if its editor died over it, nothing is allowed.
+    let generation = |word: u32| {
+        let word = format!("allowed_generation={word}");
+        succeed(&["rules", "set", "--pid", &pid, &word])
+    };
+    generation(1)?;
+    expect(&mut old, &copy(wanted), &refused(wanted))?;
+    generation(2)?;
+    expect(&mut old, &copy(wanted), &Outcome::done())?;
+    succeed(&["rules", "set", "--pid", &pid, "allowed[0]=\"\""])?;
     expect(&mut old, &copy(wanted), &refused(wanted))?;
     assert_eq!(
         (
             counter(server.pid(), "hits")?,
             counter(server.pid(), "refused")?
         ),
-        (18, 15)
+        (20, 16)
     );
     server.revert()?;
     expect(&mut old, &copy(&rest), &Outcome::done())?;

@@ -14,6 +14,7 @@ use super::{Scene, case};
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         case("formats::one_patch_in_each", one_patch_in_each),
+        case("formats::several_processes", several_processes),
         case("formats::the_reader_is_strict", the_reader_is_strict),
     ]
 }
@@ -141,6 +142,75 @@ fn one_patch_in_each() -> Result<()> {
         read(&dump("openmetrics")?)?.is_empty(),
         "samples without a patch"
     );
+    Ok(())
+}
+
+/// Two processes and one that isn't there: one exposition, one object, each process once.
+fn several_processes() -> Result<()> {
+    // Above the largest pid there can be.
+    const NOBODY: &str = "4194305";
+    let scenes = [Scene::new("cli")?, Scene::new("cli")?];
+    let mut ids = Vec::new();
+    for scene in scenes.iter() {
+        ids.push(scene.apply(PATCH)?);
+    }
+    let pids = [scenes[0].pid(), scenes[1].pid()];
+    let [mut one, mut two] = scenes;
+    one.driver.ask("5")?;
+    for question in ["5", "500"] {
+        two.driver.ask(question)?;
+    }
+    let dump = |format: &str, pids: &[&str]| {
+        let mut command = upatch();
+        command.args(["telemetry", "dump", "--format", format, "--pid"]);
+        command.arg(pids.join(","));
+        child::run(&mut command, Duration::from_secs(60))
+    };
+    for (wanted, named) in [
+        (0, &[&*pids[0], &*pids[1]][..]),
+        (7, &[&*pids[0], NOBODY, &*pids[1]]),
+    ] {
+        let done = dump("openmetrics", named)?;
+        ensure!(done.code == wanted, "{done:?}");
+        // A reader that takes no family twice, and no sample, and nothing behind the end.
+        let samples = read(&done.stdout)?;
+        ensure!(done.stdout.matches("# EOF").count() == 1, "{done:?}");
+        for (pid, hits) in [(&pids[0], 1.0), (&pids[1], 2.0)] {
+            let of = samples
+                .iter()
+                .filter(|(_, labels, _)| labels["pid"] == **pid);
+            ensure!(of.count() == 14, "{samples:#?}");
+            let counted = samples.iter().any(|(name, labels, value)| {
+                name == "upatch_counter_total"
+                    && labels["pid"] == **pid
+                    && labels["name"] == "hits"
+                    && *value == hits
+            });
+            ensure!(counted, "process {pid}: {samples:#?}");
+        }
+        ensure!(samples.len() == 28, "{samples:#?}");
+
+        let done = dump("json", named)?;
+        ensure!(done.code == wanted, "{done:?}");
+        let json: Value = serde_json::from_str(&done.stdout)?;
+        let processes = json["processes"].as_array().context("no processes")?;
+        ensure!(
+            json["ok"] == (wanted == 0) && processes.len() == named.len(),
+            "{json:#}"
+        );
+        for (pid, (hits, id)) in pids.iter().zip([1, 2].into_iter().zip(&ids)) {
+            let pid: i64 = pid.parse()?;
+            let of = processes.iter().find(|process| process["pid"] == pid);
+            let patch = &of.with_context(|| format!("no {pid}: {json:#}"))?["patches"][0];
+            ensure!(
+                patch["id"] == **id && patch["globals"]["hits"] == hits,
+                "{json:#}"
+            );
+        }
+    }
+    for scene in [&one, &two] {
+        scene.done(&["revert"])?;
+    }
     Ok(())
 }
 

@@ -7,7 +7,7 @@
 mod clang;
 
 use std::ffi::{OsStr, OsString};
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -254,16 +254,28 @@ fn compile(
     if Path::new(MULTIARCH).is_dir() {
         command.args(["-idirafter", MULTIARCH]);
     }
-    let status = command
+    if std::io::stderr().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty())
+    {
+        command.arg("-fcolor-diagnostics");
+    }
+    let done = command
         .args(&request.clang_args)
         .args([OsStr::new("-c"), OsStr::new("-o")])
         .arg(compiled)
         .arg("--")
         .arg(&request.source)
         .stdin(Stdio::null())
-        .status()
+        .stdout(Stdio::inherit())
+        .stderr(Stdio::piped())
+        .output()
         .map_err(io("start", &clang.path))?;
-    if status.success() {
+    // The scratch folder is gone when the message is read: headers go by the names under which patches include them.
+    let said = String::from_utf8_lossy(&done.stderr);
+    let said = said.replace(&format!("{}/", scratch.display()), "");
+    // Nothing can be done if standard error is closed.
+    let _ = std::io::stderr().write_all(said.as_bytes());
+    if done.status.success() {
         Ok(())
     } else {
         Err(BuildError::Compile {

@@ -68,7 +68,7 @@ pub(crate) struct InspectArgs {
     #[arg(required_unless_present = "pid")]
     pub object: Option<PathBuf>,
     /// The process: what is in its memory, or with an object that isn't applied what would be.
-    #[arg(short, long)]
+    #[arg(short, long, value_parser = parse_pid, allow_negative_numbers = true)]
     pub pid: Option<i32>,
     /// Only the patch with this id (as `status` prints it).
     #[arg(long, requires = "pid")]
@@ -88,7 +88,7 @@ pub(crate) struct InspectArgs {
 #[derive(Args, Debug)]
 pub(crate) struct DoctorArgs {
     /// Also say what holds for this process.
-    #[arg(short, long)]
+    #[arg(short, long, value_parser = parse_pid, allow_negative_numbers = true)]
     pub pid: Option<i32>,
 }
 
@@ -179,7 +179,7 @@ pub(crate) struct ApplyArgs {
 #[derive(Args, Debug)]
 pub(crate) struct TargetArgs {
     /// The process; several: repeat it, or separate by commas.
-    #[arg(short, long, value_delimiter = ',', required_unless_present = "all")]
+    #[arg(short, long, value_delimiter = ',', required_unless_present = "all", value_parser = parse_pid, allow_negative_numbers = true)]
     pub pid: Vec<i32>,
     /// Every process that maps a module with the build-id.
     #[arg(long, conflicts_with = "pid")]
@@ -244,7 +244,7 @@ pub(crate) enum DumpFormat {
 #[derive(Args, Debug)]
 pub(crate) struct FollowArgs {
     /// The process.
-    #[arg(short, long)]
+    #[arg(short, long, value_parser = parse_pid, allow_negative_numbers = true)]
     pub pid: i32,
     /// Only the patch with this id (as `status` prints it); default: all of ours, also those that come later.
     #[arg(long)]
@@ -281,7 +281,7 @@ pub(crate) enum RulesAction {
 #[derive(Args, Debug)]
 pub(crate) struct RulesGetArgs {
     /// The process.
-    #[arg(short, long)]
+    #[arg(short, long, value_parser = parse_pid, allow_negative_numbers = true)]
     pub pid: i32,
     /// The patch with this id (as `status` prints it).
     #[arg(long)]
@@ -294,7 +294,7 @@ pub(crate) struct RulesGetArgs {
 #[derive(Args, Debug)]
 pub(crate) struct RulesSetArgs {
     /// The process.
-    #[arg(short, long)]
+    #[arg(short, long, value_parser = parse_pid, allow_negative_numbers = true)]
     pub pid: i32,
     /// The patch with this id (as `status` prints it); needed if several have rules.
     #[arg(long)]
@@ -390,6 +390,26 @@ pub(crate) fn parse_number(text: &str) -> Result<u64, String> {
         None => text.parse(),
     };
     parsed.map_err(|_| format!("`{text}` is not a number (decimal, or hexadecimal with 0x)"))
+}
+
+/// A process's number. Whoever gives a name wants to be told how the number is found.
+fn parse_pid(text: &str) -> Result<i32, String> {
+    match text.parse::<i32>() {
+        Ok(pid) if pid > 0 => Ok(pid),
+        Ok(_) => Err("a process's number is 1 or more".to_owned()),
+        Err(_)
+            if !text.is_empty()
+                && text
+                    .chars()
+                    .all(|c| c.is_alphanumeric() || "._-".contains(c))
+                && text.contains(char::is_alphabetic) =>
+        {
+            Err(format!(
+                "a process's number is meant, not its name: try `pidof {text}`"
+            ))
+        }
+        Err(_) => Err("a process's number is meant, as `pidof NAME` prints it".to_owned()),
+    }
 }
 
 fn parse_backend(text: &str) -> Result<Backend, String> {

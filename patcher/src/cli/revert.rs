@@ -3,12 +3,13 @@
 use serde_json::{Value, json};
 
 use super::args::RevertArgs;
-use super::status::{identity, other_places, place_of};
+use super::status::{identity, other_places, place_of, state_detail};
 use super::telemetry::{add_values, values_in_words};
 use super::{Exit, Failure, Report, several, target};
 use crate::apply::stops_in_words;
 use crate::kernel;
 use crate::patching::{Found, FoundState, Inventory, RevertError, RevertOutcome, inspect, sweep};
+use crate::process::Process;
 use crate::revert::revert;
 use crate::telemetry::read;
 
@@ -35,6 +36,11 @@ fn one(pid: i32, named: bool, patch: Option<&String>) -> Result<Report, Failure>
         .filter(|found| patch.is_none_or(|id| found.id == *id))
         .filter(|found| patch.is_some() || found.state != FoundState::Retired)
         .collect();
+    let before = if patch.is_none() {
+        reverted_before(&process, &inventory.found)
+    } else {
+        (String::new(), Vec::new())
+    };
     if wanted.is_empty() {
         // Without a patch there may still be what a killed upatch left.
         if inventory.has_strays() {
@@ -48,14 +54,16 @@ fn one(pid: i32, named: bool, patch: Option<&String>) -> Result<Report, Failure>
             ))
             .hint(format!("see `upatch status --pid {}`", pid)));
         }
-        let json = json!({"ok": true, "pid": pid, "patches": []});
+        let (text, patches) = before;
         return Ok(Report {
-            text: format!("process {} has no patches\n", pid),
-            json,
+            text: match &*text {
+                "" => format!("process {} has no patches\n", pid),
+                _ => text,
+            },
+            json: json!({"ok": true, "pid": pid, "patches": patches}),
         });
     }
-    let mut text = String::new();
-    let mut patches = Vec::new();
+    let (mut text, mut patches) = before;
     // One patch that can't be reverted doesn't keep the others; the first failure is told.
     let mut failed: Option<Failure> = None;
     for found in wanted {
@@ -109,7 +117,11 @@ fn one(pid: i32, named: bool, patch: Option<&String>) -> Result<Report, Failure>
                 continue;
             }
         };
+        let again = found.state == FoundState::Retired;
         let mut json = identity(found, &done.last);
+        if again {
+            json["state"] = "retired".into();
+        }
         json["outcome"] = word.into();
         json["detail"] = detail.clone().map_or(Value::Null, Value::from);
         add_values(&mut json, &done.last);
@@ -118,8 +130,9 @@ fn one(pid: i32, named: bool, patch: Option<&String>) -> Result<Report, Failure>
         json["stops"] = done.reverted.figures.stops.into();
         json["longest_stop_us"] = json!(done.reverted.figures.longest_stop.as_secs_f64() * 1e6);
         text += &format!(
-            "{}  reverted  {}\n{}{}",
+            "{}  {}  {}\n{}{}",
             found.id,
+            if again { "reverted before" } else { "reverted" },
             place_of(&done.last),
             other_places(&done.last),
             values_in_words(&done.last)
@@ -134,6 +147,8 @@ fn one(pid: i32, named: bool, patch: Option<&String>) -> Result<Report, Failure>
         }
         if let Some(detail) = detail {
             text += &format!("  the image stays mapped: {detail}\n");
+        } else if again {
+            text += "  nobody is in it any more: the image is no longer mapped\n";
         }
         patches.push(json);
     }
@@ -149,4 +164,29 @@ fn one(pid: i32, named: bool, patch: Option<&String>) -> Result<Report, Failure>
             json: json!({"ok": true, "pid": pid, "patches": patches}),
         }),
     }
+}
+
+/// What stays mapped of earlier reverts, without its counters: they were printed then.
+fn reverted_before(process: &Process, found: &[Found]) -> (String, Vec<Value>) {
+    let (mut text, mut patches) = (String::new(), Vec::new());
+    for found in found
+        .iter()
+        .filter(|found| found.state == FoundState::Retired)
+    {
+        let reading = read(process, found);
+        let why = state_detail(&found.state);
+        text += &format!(
+            "{}  reverted before  {}\n{}",
+            found.id,
+            place_of(&reading),
+            other_places(&reading)
+        );
+        text += &format!("  {}\n", why.as_deref().unwrap_or_default());
+        let mut json = identity(found, &reading);
+        json["state"] = "retired".into();
+        json["outcome"] = "retired".into();
+        json["detail"] = why.into();
+        patches.push(json);
+    }
+    (text, patches)
 }

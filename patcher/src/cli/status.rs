@@ -170,7 +170,7 @@ const fn state_word(state: &FoundState) -> &'static str {
     }
 }
 
-fn state_detail(state: &FoundState) -> Option<String> {
+pub(super) fn state_detail(state: &FoundState) -> Option<String> {
     match state {
         FoundState::Applied => None,
         FoundState::Leftover => Some("never applied, or reverted by an upatch that was interrupted; removed by the next apply or revert".to_owned()),

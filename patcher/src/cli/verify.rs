@@ -82,10 +82,16 @@ pub(super) fn described(program: &ObjectProgram, verified: &VerifiedProgram) -> 
     } else {
         "instructions"
     };
-    format!(
-        "{} ({}): accepted, at most {steps} {instructions} a call",
-        program.name, program.section
-    )
+    // Of a loop that ends by can_loop nothing else is known than when it would be ended.
+    let bound = if facts.may_goto_budget > 0 {
+        format!(
+            "can_loop ends it within the budget of {} instructions a call",
+            Policy::default().max_steps
+        )
+    } else {
+        format!("at most {steps} {instructions} a call")
+    };
+    format!("{} ({}): accepted, {bound}", program.name, program.section)
 }
 
 /// Findings that refuse nothing, a line each.

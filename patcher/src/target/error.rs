@@ -283,6 +283,16 @@ pub enum ResolveError {
         /// Begin of the next.
         after: u64,
     },
+    /// The stated address lies inside an instruction.
+    #[error("{at} lies inside an instruction: one begins at {before}, the next at {after}")]
+    AddressInside {
+        /// The stated address.
+        at: Svma,
+        /// Begin of the instruction that covers it.
+        before: Svma,
+        /// Begin of the next.
+        after: Svma,
+    },
     /// Bytes before the offset are no instructions.
     #[error("bytes at {at} before the site do not decode: instruction boundaries are unknown")]
     Undecodable {
@@ -387,6 +397,7 @@ impl ResolveError {
             | Self::Plt { .. }
             | Self::NoBounds { .. }
             | Self::NotAnInstruction { .. }
+            | Self::AddressInside { .. }
             | Self::Undecodable { .. }
             | Self::Mapping { .. }
             | Self::TextRelocation { .. }
@@ -434,6 +445,7 @@ impl ResolveError {
             },
             Self::NoBounds { .. } => "name a function that has a symbol with a size".to_owned(),
             Self::NotAnInstruction { before, .. } => format!("use +{before:#x}"),
+            Self::AddressInside { before, .. } => format!("use {before}"),
             Self::TextChanged { foreign: Foreign::UprobeOrBreakpoint | Foreign::OptimizedUprobe, .. } => {
                 "detach the probe first".to_owned()
             }

@@ -81,7 +81,17 @@ impl TargetImage {
                 at: start,
             })?
             .to_vec();
-        check_boundary(start, &bytes, offset)?;
+        check_boundary(start, &bytes, offset).map_err(|error| match (error, query.address) {
+            // In the words of whoever gave an address, not a function's offset.
+            (ResolveError::NotAnInstruction { before, after, .. }, Some(_)) => {
+                ResolveError::AddressInside {
+                    at,
+                    before: start.plus(before),
+                    after: start.plus(after),
+                }
+            }
+            (error, _) => error,
+        })?;
         if image.dynamic().has_text_relocations() {
             let mut relocations = image.relocations().into_iter();
             let end = start.plus(len);

@@ -43,7 +43,8 @@ impl Postgres {
         let had_one = |process: &Value| {
             process["patches"]
                 .as_array()
-                .is_some_and(|all| !all.is_empty())
+                // What stays mapped of an earlier revert doesn't count.
+                .is_some_and(|all| all.iter().any(|patch| patch["state"] != "retired"))
         };
         figures(&answer, start, had_one)
     }
