@@ -29,6 +29,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         case("kernel::retired", retired),
         case("kernel::no_descriptor_left", no_descriptor_left),
         case("kernel::two_processes", two_processes),
+        case("kernel::failed_poke", failed_poke),
     ]
 }
 
@@ -508,6 +509,71 @@ fn unused_last(open: &[i32]) -> i32 {
 }
 
 /// One arena and one set of kernel programs for two processes: they stay until both are reverted.
+fn fail_the_poke(scene: &mut Scene) -> Result<()> {
+    let status = upatch()
+        .args([
+            "apply",
+            "--pid",
+            &scene.pid(),
+            "--build-id",
+            &scene.build_id,
+        ])
+        .args(["--dev", "lo", scene.object()])
+        .env("UPATCH_FAULT", "poke")
+        .output()?
+        .status;
+    ensure!(
+        status.code().is_some_and(|code| code != 0),
+        "the poke did not fail: {status}"
+    );
+    ensure!(!scene.is_patched()?, "patched");
+    let status = scene.done(&["status"])?;
+    ensure!(
+        status["stray_descriptors"]
+            .as_array()
+            .is_some_and(Vec::is_empty),
+        "{status:#}"
+    );
+    Ok(())
+}
+
+fn programs(id: &str) -> Result<usize> {
+    let objects = kernel_objects(id)?;
+    let programs = objects
+        .iter()
+        .filter(|object| object.starts_with("program"));
+    Ok(programs.count())
+}
+
+/// The last step of an apply fails, with the links in the target already: they go, in a fresh image and in one that was retired.
+fn failed_poke() -> Result<()> {
+    with_scene("kernel::failed_poke", PLANES, |scene| {
+        fail_the_poke(scene)?;
+        scene.unharmed()?;
+        let applied = apply(scene)?;
+        let id = applied["id"].as_str().context("no id")?;
+        scene.done(&["revert"])?;
+        scene.unharmed()?;
+        until_gone(id)
+    })?;
+    let calling = PLANES.replace(
+        "UPATCH_INC(hits);",
+        "UPATCH_INC(hits); upatch_set_errno(5);",
+    );
+    with_scene("kernel::failed_poke", &calling, |scene| {
+        let applied = apply(scene)?;
+        let id = applied["id"].as_str().context("no id")?;
+        scene.done(&["revert"])?;
+        fail_the_poke(scene)?;
+        ensure!(programs(id)? == 0, "left: {:?}", kernel_objects(id)?);
+        apply(scene)?;
+        ensure!(scene.is_patched()? && programs(id)? == 2, "not patched");
+        scene.done(&["revert"])?;
+        ensure!(programs(id)? == 0, "left: {:?}", kernel_objects(id)?);
+        Ok(())
+    })
+}
+
 fn two_processes() -> Result<()> {
     with_scene("kernel::two_processes", PLANES, |scene| {
         let mut other = Scene::new(&[])?;
