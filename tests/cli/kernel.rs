@@ -508,7 +508,6 @@ fn unused_last(open: &[i32]) -> i32 {
     unused.nth(3).unwrap_or(0)
 }
 
-/// One arena and one set of kernel programs for two processes: they stay until both are reverted.
 fn fail_the_poke(scene: &mut Scene) -> Result<()> {
     let status = upatch()
         .args([
@@ -564,6 +563,23 @@ fn failed_poke() -> Result<()> {
         let applied = apply(scene)?;
         let id = applied["id"].as_str().context("no id")?;
         scene.done(&["revert"])?;
+        // Room for the socket and one of the two links.
+        let open =
+            upatch::process::Process::open(scene.driver.pid().try_into()?)?.numbers_in("fd")?;
+        let limit = (0..).filter(|number| !open.contains(number)).nth(2);
+        for (limit, fails) in [(limit.unwrap_or(0), true), (1024, false)] {
+            let limited = Command::new("prlimit")
+                .arg(format!("--pid={}", scene.pid()))
+                .arg(format!("--nofile={limit}:"))
+                .status()?;
+            ensure!(limited.success(), "prlimit failed");
+            if fails {
+                let words = ["apply", "--build-id", &scene.build_id, "--dev", "lo"];
+                let (code, answer) = scene.upatch(&[&words[..], &[scene.object()]].concat())?;
+                is_refusal(code, &answer, 5, &["descriptor"])?;
+                ensure!(programs(id)? == 0, "left: {:?}", kernel_objects(id)?);
+            }
+        }
         fail_the_poke(scene)?;
         ensure!(programs(id)? == 0, "left: {:?}", kernel_objects(id)?);
         apply(scene)?;
@@ -574,6 +590,7 @@ fn failed_poke() -> Result<()> {
     })
 }
 
+/// One arena and one set of kernel programs for two processes: they stay until both are reverted.
 fn two_processes() -> Result<()> {
     with_scene("kernel::two_processes", PLANES, |scene| {
         let mut other = Scene::new(&[])?;

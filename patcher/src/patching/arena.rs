@@ -225,8 +225,18 @@ impl Arena {
                 held.map_over(range, Protection::Data, fd)?;
                 self.keep_in_children(held, range)
             })?;
+            let mut passed = Vec::new();
             for link in links {
-                held.receive(*link)?;
+                match held.receive(*link) {
+                    Ok(fd) => passed.push(fd),
+                    // The patch will not be live: its kernel programs must not run on.
+                    Err(error) => {
+                        for fd in passed {
+                            held.close(fd)?;
+                        }
+                        return Err(error);
+                    }
+                }
             }
             held.release()?;
             Ok(())
