@@ -63,6 +63,12 @@ fn story() -> Result<()> {
     set(&["hosts[1]=\"\""])?;
     resolves(&mut driver, &["127.0.0.1"], NONAME)?;
     // Two edits, one of several entries at once: each leaves an even number behind.
+    let all = succeed(&["rules", "get", "--pid", &pid])?;
+    let all = &all["patches"][0]["rules"];
+    assert!(
+        all["hosts"].is_array() && all["hosts_generation"].is_null(),
+        "{all:#}"
+    );
     let rules = succeed(&["rules", "get", "--pid", &pid, "hosts_generation"])?;
     assert_eq!(
         rules["patches"][0]["rules"]["hosts_generation"], 4,

@@ -11,7 +11,7 @@ use super::{Exit, Failure, Report, target};
 use crate::apply::info::PatchInfo;
 use crate::patching::{Found, FoundState, inspect};
 use crate::process::Process;
-use crate::rules::{Assignment, Edit, Path, RuleError, Rules};
+use crate::rules::{Assignment, Edit, Path, RuleError, Rules, is_companion};
 use crate::telemetry::{ArenaView, info, words};
 
 /// How long to wait for another editor; one edit takes microseconds.
@@ -109,7 +109,11 @@ fn get(args: &RulesGetArgs) -> Result<Report, Failure> {
     let (mut text, mut json) = (String::new(), Vec::new());
     for patch in &all {
         let mut values = match &paths[..] {
-            [] => patch.rules().values(&patch.arena),
+            [] => {
+                let mut values = patch.rules().values(&patch.arena);
+                values.retain(|name, _| !is_companion(&patch.info.globals, name));
+                values
+            }
             _ => Map::new(),
         };
         for path in &paths {

@@ -4,11 +4,25 @@
 //! writer that dies in between leaves it odd, and the patch knows.
 
 use super::{RuleError, Rules, Store};
-use crate::object::Role;
+use crate::object::{GlobalInfo, Role};
 use crate::telemetry::ReadArena;
 
 /// What is behind a list's name in its companion's.
 const SUFFIX: &str = "_generation";
+
+/// Is this variable the companion of another? Nobody sets those by hand, so they are shown when asked for only.
+#[must_use]
+pub fn is_companion(globals: &[GlobalInfo], name: &str) -> bool {
+    let Some(list) = name.strip_suffix(SUFFIX) else {
+        return false;
+    };
+    let rule = |wanted: &str| {
+        globals
+            .iter()
+            .any(|global| global.role == Role::Rule && global.name == wanted)
+    };
+    rule(list) && rule(name)
+}
 
 /// The companion of a list that is about to be written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -15,7 +15,7 @@ mod words;
 
 use serde_json::{Map, Value};
 
-pub use guard::Guard;
+pub use guard::{Guard, is_companion};
 pub use path::{Path, Place, Step};
 
 use crate::object::{

@@ -8,6 +8,10 @@ use super::ring::RawEvent;
 use crate::apply::info::PatchInfo;
 use crate::object::{Budget, PRINTK, render_within};
 
+/// To what CLOCK_MONOTONIC's zero is rounded. It stays the same until somebody sets the clock, but reading it is off by some ten
+/// nanoseconds each time; rounded, an event has the same time whenever it is shown, and no other distance to the next one.
+const GRAIN_NS: u64 = 10_000;
+
 /// CLOCK_MONOTONIC's zero in calendar time: what an event's time is counted from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Clock {
@@ -25,14 +29,15 @@ impl Clock {
         };
         let reading = || {
             let (before, calendar, after) = (monotonic(), SystemTime::now(), monotonic());
-            (after.saturating_sub(before), calendar, before)
+            let took = after.saturating_sub(before);
+            (took, calendar, before + took / 2)
         };
-        let closest = (0..4).map(|_| reading()).min_by_key(|reading| reading.0);
+        let closest = (0..16).map(|_| reading()).min_by_key(|reading| reading.0);
         let (_, calendar, since) = closest.unwrap_or_else(reading);
         Self {
             zero: calendar
                 .checked_sub(since)
-                .unwrap_or(SystemTime::UNIX_EPOCH),
+                .map_or(SystemTime::UNIX_EPOCH, rounded),
         }
     }
 
@@ -44,6 +49,20 @@ impl Clock {
         let since = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
         (since.as_secs() < 253_402_300_800)
             .then(|| humantime::format_rfc3339_micros(time).to_string())
+    }
+}
+
+/// To the nearest [`GRAIN_NS`].
+fn rounded(time: SystemTime) -> SystemTime {
+    let Ok(since) = time.duration_since(SystemTime::UNIX_EPOCH) else {
+        return time;
+    };
+    let beyond = u64::from(since.subsec_nanos()) % GRAIN_NS;
+    let down = time - Duration::from_nanos(beyond);
+    if beyond < GRAIN_NS / 2 {
+        down
+    } else {
+        down + Duration::from_nanos(GRAIN_NS)
     }
 }
 
@@ -175,5 +194,28 @@ fn formatted(spec: &str, letter: char, number: u64) -> String {
         (false, true, Some(digits)) => format!("-{}{digits}", "0".repeat(missing)),
         (false, true, None) => "0".repeat(missing) + &digits,
         (false, false, _) => " ".repeat(missing) + &digits,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_readings_of_the_clock_agree() {
+        let at = |ns| SystemTime::UNIX_EPOCH + Duration::new(7, ns);
+        for (read, kept) in [
+            (0, 0),
+            (4_999, 0),
+            (5_000, 10_000),
+            (123_459_990, 123_460_000),
+            (123_460_070, 123_460_000),
+        ] {
+            assert_eq!(rounded(at(read)), at(kept), "{read}");
+        }
+        assert_eq!(rounded(at(999_999_999)), at(0) + Duration::from_secs(1));
+        let (one, two) = (Clock::now().zero, Clock::now().zero);
+        let apart = one.duration_since(two).or(two.duration_since(one));
+        assert!(apart.is_ok_and(|apart| apart < Duration::from_millis(1)));
     }
 }

@@ -10,6 +10,7 @@ use super::args::{DumpArgs, DumpFormat, TelemetryAction, TelemetryArgs};
 use super::status::{identity, other_places, place_of};
 use super::{Exit, Failure, Report, several, target};
 use crate::patching::{FoundState, inspect};
+use crate::rules::is_companion;
 use crate::telemetry::{Reading, openmetrics, read, to_line, words};
 
 pub(super) fn run(args: &TelemetryArgs, as_json: bool) -> Result<Report, Failure> {
@@ -101,10 +102,15 @@ pub(super) fn add_values(json: &mut Value, reading: &Reading) {
 
 /// `name = value`, a line each, aligned.
 pub(super) fn values_in_words(reading: &Reading) -> String {
-    let width = reading.globals.keys().map(String::len).max().unwrap_or(0);
-    let mut text: String = reading
-        .globals
-        .iter()
+    let known = reading.info.as_ref().map_or(&[][..], |info| &info.globals);
+    let shown = || {
+        reading
+            .globals
+            .iter()
+            .filter(|(name, _)| !is_companion(known, name))
+    };
+    let width = shown().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let mut text: String = shown()
         .map(|(name, value)| format!("    {name:width$} = {}\n", words(value)))
         .collect();
     if let Some(missed) = reading.missed.filter(|missed| *missed > 0) {
