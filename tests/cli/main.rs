@@ -253,7 +253,7 @@ fn is_refusal(exit: i32, value: &Value, code: i32, says: &[&str]) -> Result<()> 
         .flat_map(serde_json::Map::keys)
         .collect();
     ensure!(
-        members == ["code", "hint", "message", "where"],
+        members == ["code", "message", "where", "hint"],
         "not the contract's members: {value:#}"
     );
     let all = error.to_string();
