@@ -240,17 +240,14 @@ fn ifunc_is_refused_with_its_implementation() {
 #[test]
 fn demangled_names() {
     let shop = Workshop::new();
-    shop.write("cxx.cc", &format!(
-        "namespace app {{ struct Store {{ int get(int); int get(int, char); int put(int); }};\n\
-         __attribute__((noipa)) int Store::get(int x) {{ return x + 1; }}\n__attribute__((noipa)) int Store::get(int x, char y) {{ return x + y; }}\n\
-         __attribute__((noipa)) int Store::put(int x) {{ return x * 7; }} }}\n\
-         extern \"C\" int work(int x) {{ app::Store s; return s.get(x) + s.get(x, 1) + s.put(x); }}\n{}", MAIN.replace("int work(int);", ""),
-    ));
-    shop.run(
-        "g++",
-        &["-O2", "-Wl,--build-id=sha1", "-o", "cxx", "cxx.cc"],
-    );
-    let binary = shop.path("cxx");
+    // As g++ would name them; a C++ compiler is no part of a bare machine.
+    let source = "#define METHOD(name, symbol, ...) __attribute__((noipa)) int name(void *this, __VA_ARGS__) __asm__(symbol); \\\n\
+                    __attribute__((noipa)) int name(void *this, __VA_ARGS__)\n\
+        METHOD(get1, \"_ZN3app5Store3getEi\", int x) { return x + 1; }\n\
+        METHOD(get2, \"_ZN3app5Store3getEic\", int x, char y) { return x + y; }\n\
+        METHOD(put, \"_ZN3app5Store3putEi\", int x) { return x * 7; }\n\
+        int work(int x) { return get1(0, x) + get2(0, x, 1) + put(0, x); }\n";
+    let binary = shop.victim("cxx", source, &[]);
     let victim = shop.start(&binary);
     let put = nm(&binary, "_ZN3app5Store3putEi").0;
     for name in [

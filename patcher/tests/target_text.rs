@@ -311,14 +311,27 @@ fn text_relocations_are_refused() {
 
 /// Attaches a perf event to an instruction of a file and says so; holds it until its input ends.
 const PROBE: &str = r#"
-import ctypes, struct, sys
-path, offset, pid = sys.argv[1].encode(), int(sys.argv[2]), int(sys.argv[3])
-kind = int(open("/sys/bus/event_source/devices/uprobe/type").read())
-name = ctypes.create_string_buffer(path)
-attr = ctypes.create_string_buffer(struct.pack("<IIQQQQQIIQQ", kind, 72, 0, 0, 0, 0, 0, 0, 0, ctypes.addressof(name), offset))
-fd = ctypes.CDLL(None, use_errno=True).syscall(298, attr, pid, -1, -1, 8)
-print("ready" if fd >= 0 else "errno %d" % ctypes.get_errno(), flush=True)
-sys.stdin.read()
+#include <errno.h>
+#include <linux/perf_event.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+int main(int count, char **arguments)
+{
+	FILE *file = fopen("/sys/bus/event_source/devices/uprobe/type", "r");
+	int kind = -1, fd = -1;
+	if (count == 4 && file && fscanf(file, "%d", &kind) == 1) {
+		struct perf_event_attr attr = { .type = kind, .size = sizeof(attr) };
+		attr.config1 = (unsigned long)arguments[1];
+		attr.config2 = strtoul(arguments[2], NULL, 10);
+		fd = syscall(SYS_perf_event_open, &attr, atoi(arguments[3]), -1, -1, PERF_FLAG_FD_CLOEXEC);
+	}
+	puts(fd >= 0 ? "ready" : strerror(errno));
+	fflush(stdout);
+	return getchar() != EOF;
+}
 "#;
 
 /// Kernel uprobes, the plain and the optimised kind, are seen and named; once they are gone the text is as in the file.
@@ -326,7 +339,8 @@ sys.stdin.read()
 fn kernel_uprobes_are_named() {
     use std::io::{BufRead, BufReader};
     let shop = Workshop::new();
-    shop.write("probe.py", PROBE);
+    shop.write("probe.c", PROBE);
+    shop.run("gcc", &["-O2", "-o", "probe", "probe.c"]);
     let source = "#include <stdio.h>\n#include <unistd.h>\n\
         __attribute__((noipa)) int plain(int x) { return x * 1234567; }\n\
         __asm__(\".text\\n.globl spot\\n.type spot,@function\\n.balign 16\\nspot: .cfi_startproc\\n.byte 0x0f,0x1f,0x44,0,0\\nlea 1(%rdi),%eax\\nret\\n.cfi_endproc\\n.size spot,.-spot\\n\");\n\
@@ -345,8 +359,8 @@ fn kernel_uprobes_are_named() {
         let image = image(&binary);
         let segment = image.segment_of(site.svma()).unwrap();
         let offset = segment.offset + site.svma().since(segment.svma).unwrap();
-        let mut probe = std::process::Command::new("python3")
-            .args([shop.path("probe.py"), binary.clone()])
+        let mut probe = std::process::Command::new(shop.path("probe"))
+            .arg(&binary)
             .args([offset.to_string(), victim.pid().to_string()])
             .stdin(std::process::Stdio::piped())
             .stdout(std::process::Stdio::piped())

@@ -213,7 +213,9 @@ impl Surroundings {
 
     /// Has the machine code checked as it would be in a trampoline.
     fn check(&self, patch: &CompiledPatch, site: &SiteRegs) -> Result<(), String> {
-        checked(patch, site, &self.bindings, self.arena.bytes().len() as u64)
+        // Of programs nobody would write some can't be followed: that is not to take most of the time.
+        let arena = self.arena.bytes().len() as u64;
+        checked_within(1_000, patch, site, &self.bindings, arena)
     }
 
     fn once(
@@ -349,11 +351,22 @@ impl Surroundings {
     }
 }
 
-/// Builds the trampoline around `patch` and has its machine code checked.
+/// Builds the trampoline around `patch` and has its machine code checked, with the effort of `apply`.
 ///
 /// # Errors
 /// Why it can't be built, or is refused.
 pub fn checked(
+    patch: &CompiledPatch,
+    site: &SiteRegs,
+    bindings: &Bindings,
+    arena_bytes: u64,
+) -> Result<(), String> {
+    let path_steps = CheckPolicy::strict(0).path_steps;
+    checked_within(path_steps, patch, site, bindings, arena_bytes)
+}
+
+fn checked_within(
+    path_steps: u32,
     patch: &CompiledPatch,
     site: &SiteRegs,
     bindings: &Bindings,
@@ -417,6 +430,7 @@ pub fn checked(
             mask: u64::from(site.vectors.mask),
             bytes: site.vectors.bytes,
         }),
+        path_steps,
         ..CheckPolicy::strict(32 << 10)
     };
     check::check(&image, &policy)

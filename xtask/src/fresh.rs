@@ -27,7 +27,8 @@ const USERS: [(&str, u32); 2] = [("root", 0), ("upatch", 1000)];
 /// Run as root in new mount and pid namespaces: $1 system, $2 toolchain, $3 cargo registry, $4 user, $5 id, $6 tasks.
 const ENTER: &str = r#"
 set -eu
-mount --bind /dev "$1/dev"
+mount --rbind /dev "$1/dev"
+mount --rbind /sys "$1/sys"
 mount -t proc proc "$1/proc"
 mkdir -p "$1/opt/rust" "$1/opt/cargo-$4"
 mount --bind -o ro "$2" "$1/opt/rust"

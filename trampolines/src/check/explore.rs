@@ -22,8 +22,6 @@ use crate::relocate;
 
 /// Instructions stepped before the check gives up: hooks are short, and each path through a subroutine counts.
 const MAX_STEPS: u32 = 400_000;
-/// The same when going path by path.
-const MAX_PATH_STEPS: u32 = 100_000;
 /// States that are kept when going path by path, a few kilobytes each.
 const MAX_STATES: usize = 8192;
 /// Of these, how many of the newest at one place a path is compared with.
@@ -194,7 +192,7 @@ impl Explorer<'_> {
                 problem,
             };
             let most = if self.needed.is_some() {
-                MAX_PATH_STEPS
+                self.memory.policy.path_steps
             } else {
                 MAX_STEPS
             };

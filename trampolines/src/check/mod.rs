@@ -78,6 +78,9 @@ pub struct CheckPolicy {
     pub vectors: Option<VectorState>,
     /// Most bytes of stack below the entry's rsp, called functions of the application excluded.
     pub max_stack: u32,
+    /// Instructions stepped path by path, where joined paths show too little, before the image is refused. It decides
+    /// how long a refusal may take (10,000 take milliseconds), never what is safe.
+    pub path_steps: u32,
 }
 
 impl CheckPolicy {
@@ -104,6 +107,7 @@ impl CheckPolicy {
             tls_writes: Vec::new(),
             vectors: None,
             max_stack,
+            path_steps: 100_000,
         }
     }
 }
