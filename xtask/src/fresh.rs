@@ -48,8 +48,17 @@ exec chroot --userspec="$5:$5" "$1" env -i PATH=/opt/rust/bin:/usr/sbin:/usr/bin
            [ -z \"\$failed\" ] || { echo \"failed:\$failed\"; exit 1; }"
 "#;
 
-/// Builds the system and runs the named tasks in it, or demo and test.
+/// `cargo xtask fresh [USER] [TASK…]`: builds the system and runs the named tasks in it, or demo and test, as both users or
+/// the one that is named.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    let named = |word: &String| USERS.iter().find(|(user, _)| user == word);
+    let (users, arguments) = match arguments.split_first() {
+        Some((word, rest)) if named(word).is_some() => {
+            let user = USERS.into_iter().filter(|(user, _)| user == word);
+            (user.collect(), rest)
+        }
+        Some(_) | None => (USERS.to_vec(), arguments),
+    };
     let is_task = |word: &String| word.chars().all(|letter| letter.is_ascii_lowercase());
     ensure!(arguments.iter().all(is_task), "fresh takes names of tasks");
     let tasks = if arguments.is_empty() {
@@ -63,7 +72,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let (_, sysroot) = output(Command::new("rustc").args(["--print", "sysroot"]))?;
     let registry = cargo_registry()?;
     let mut reports = Vec::new();
-    for (user, id) in USERS {
+    for (user, id) in users {
         let clone = system.join(format!("src-{user}"));
         if clone.exists() {
             fs::remove_dir_all(&clone)?;
