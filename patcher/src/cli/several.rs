@@ -4,7 +4,6 @@
 //! child that is forked while we work is found. One that ends meanwhile is no failure unless it was named.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -205,8 +204,10 @@ fn maps_one(pid: i32, ids: &[BuildIdPrefix]) -> Result<bool, String> {
     }
 }
 
+/// Gone, a zombie, or about to be one.
 fn has_ended(pid: i32) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"));
-    !Path::new(&format!("/proc/{pid}")).exists()
-        || status.is_ok_and(|status| status.contains("State:\tZ"))
+    matches!(
+        Process::open(pid),
+        Err(ProcessError::NotFound(_) | ProcessError::Zombie(_))
+    )
 }

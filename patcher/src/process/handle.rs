@@ -14,7 +14,7 @@ use nix::sys::stat::Mode;
 
 use super::maps::{Maps, MapsError};
 use super::memory::Memory;
-use super::status::Status;
+use super::status::{Status, is_kernel_thread};
 use super::sys;
 
 /// Why a process can't be opened, or can't be looked at any more.
@@ -139,7 +139,11 @@ impl Process {
             return Err(ProcessError::Zombie(pid));
         }
         if !status.has_memory {
-            return Err(ProcessError::KernelThread(pid));
+            // One that ends has let go of its memory before it is a zombie.
+            return Err(match is_kernel_thread(&read_text(pid, &dir, "stat")?) {
+                true => ProcessError::KernelThread(pid),
+                false => ProcessError::Zombie(pid),
+            });
         }
         if status.tracer != 0 {
             let name = std::fs::read_to_string(format!("/proc/{}/comm", status.tracer))

@@ -68,14 +68,20 @@ impl Status {
 #[must_use]
 pub fn is_kernel_worker(stat: &str) -> bool {
     const WORKERS: u64 = 0x10 | 0x4000;
-    let flags = stat.rfind(')').and_then(|at| {
-        stat.get(at + 1..)?
-            .split_ascii_whitespace()
-            .nth(6)?
-            .parse::<u64>()
-            .ok()
-    });
-    flags.is_some_and(|flags| flags & WORKERS != 0)
+    flags(stat).is_some_and(|flags| flags & WORKERS != 0)
+}
+
+/// Is it a thread of the kernel's own (PF_KTHREAD)? A process that is just ending has no memory either, but is none.
+#[must_use]
+pub fn is_kernel_thread(stat: &str) -> bool {
+    const KTHREAD: u64 = 0x20_0000;
+    flags(stat).is_some_and(|flags| flags & KTHREAD != 0)
+}
+
+/// Field 9 of a `stat` file.
+fn flags(stat: &str) -> Option<u64> {
+    let after_name = stat.get(stat.rfind(')')? + 1..)?;
+    after_name.split_ascii_whitespace().nth(6)?.parse().ok()
 }
 
 /// The state letter of a `stat` file; the name in parentheses may itself hold parentheses and blanks.
@@ -149,6 +155,13 @@ mod tests {
     fn reads_stat_syscall_and_limits() {
         assert_eq!(state_of_stat("7 (a) R) D 1 2"), Some('D'));
         assert_eq!(state_of_stat("7 a"), None);
+        let kernels = |stat| (is_kernel_thread(stat), is_kernel_worker(stat));
+        assert_eq!(
+            kernels("2 (kthreadd) S 0 0 0 0 -1 2129984 0"),
+            (true, false)
+        );
+        assert_eq!(kernels("7 (a) R) R 1 7 7 0 -1 4228364 0"), (false, false));
+        assert_eq!(kernels("7 (iou-wrk) S 1 7 7 0 -1 4210768 0"), (false, true));
         let blocked = BlockedAt::parse("58 0x1 0x2 0x3 0x4 0x5 0x6 0x7ffd10 0x7f0010\n").unwrap();
         assert_eq!(
             (blocked.number, blocked.sp, blocked.ip),
